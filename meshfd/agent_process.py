@@ -1,0 +1,173 @@
+"""Start `meshfd-agent`, and the requests that its start is made of.
+
+Both users of an agent, `meshfd.foreground` (synchronous) and `meshfd.agent` (trio), start it here.
+
+The agent is a child of ours with one end of a socket pair as its control channel. With ``inherit`` it gets
+all our inheritable fds, which become those of the program that it spawns; else nothing but standard
+error, for a sanitizer's or the dynamic linker's last words.
+
+``MESHFD_AGENT`` in the environment names another executable, for tests with an instrumented one.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Final
+
+from meshfd.engine import FDS_MAX, PACKET_MAX, Done, decode, version_refused
+from meshfd.errors import AgentLostError, ListenError, NotSupportedError, SpawnError
+from meshfd.events import Event
+from meshfd.model import ListeningSocket
+
+AGENT_VARIABLE: Final = "MESHFD_AGENT"
+
+_SANITIZER_VARIABLES: Final = {"ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS"}
+_BUSY: Final = (
+    "another seccomp supervisor already notifies on this process (meshfd inside meshfd, or a "
+    "container runtime with its own): the kernel allows one; start meshfd outside of it"
+)
+
+
+def agent_path() -> str:
+    """Where the agent's executable is."""
+    return os.environ.get(AGENT_VARIABLE) or str(
+        Path(__file__).parent / "_libexec" / "meshfd-agent"
+    )
+
+
+def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
+    """Start an agent; returns its pid and our end of the control channel (blocking).
+
+    Raises:
+        NotSupportedError: the executable is missing or cannot be run.
+
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path = agent_path()
+    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    actions = [] if inherit else [(os.POSIX_SPAWN_DUP2, null_fd, fd) for fd in (0, 1)]
+    environment = {name: value for name, value in os.environ.items() if name in _SANITIZER_VARIABLES}
+    with theirs:
+        theirs_fd = theirs.fileno()
+        os.set_inheritable(theirs_fd, True)  # noqa: FBT003 -- positional only
+        try:
+            # Python ignores these two for itself; a program expects the default (signal(7)).
+            pid = os.posix_spawn(
+                path,
+                ["meshfd-agent", "--inherit" if inherit else "--control", str(theirs_fd)],
+                environment,
+                file_actions=actions,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError as error:
+            ours.close()
+            raise NotSupportedError(
+                f"the agent {path} cannot be run: {error.strerror}; reinstall meshfd"
+            ) from error
+        finally:
+            os.close(null_fd)
+    return pid, ours
+
+
+def send_packet(channel: socket.socket, packet: bytes, fds: tuple[int, ...]) -> None:
+    """Send one packet on a blocking channel.
+
+    Raises:
+        AgentLostError: the agent is gone.
+
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    try:
+        channel.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionError) as error:
+        raise AgentLostError("the agent ended unexpectedly") from error
+
+
+def split_packet(
+    data: bytes, ancillary: list[tuple[int, int, bytes]]
+) -> tuple[Done | Event, tuple[int, ...]]:
+    """What recvmsg gave, read; the fds are the caller's.
+
+    Raises:
+        AgentLostError: it was the end of the channel.
+
+    """
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    if not data:
+        raise AgentLostError("the agent ended unexpectedly")
+    return decode(data), tuple(fds)
+
+
+def receive_packet(channel: socket.socket) -> tuple[Done | Event, tuple[int, ...]]:
+    """Wait for one packet on a blocking channel; the fds are the caller's.
+
+    Raises:
+        AgentLostError: the agent is gone.
+
+    """
+    try:
+        data, ancillary, _, _ = channel.recvmsg(
+            PACKET_MAX, socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        )
+    except ConnectionError as error:
+        raise AgentLostError("the agent ended unexpectedly") from error
+    return split_packet(data, ancillary)
+
+
+def check_done(done: Done) -> None:
+    """Raise what any request may fail with: a version that does not fit.
+
+    Raises:
+        NotSupportedError: the agent is of another version.
+
+    """
+    if version_refused(done):
+        raise NotSupportedError(
+            f"the agent speaks another protocol version ({done.value}): reinstall meshfd, both "
+            "belong together"
+        )
+
+
+def check_listen(done: Done, listening: ListeningSocket) -> int:
+    """The index of the socket that was opened.
+
+    Raises:
+        ListenError: it was not.
+
+    """
+    check_done(done)
+    if done.errno:
+        raise ListenError(f"cannot listen on {listening.address}: {os.strerror(done.errno)}")
+    return done.value
+
+
+def check_spawn(done: Done, name: str) -> int:
+    """The pid of the program that was spawned.
+
+    Raises:
+        NotSupportedError: the kernel does not let us install the filter.
+        SpawnError: it could not be started; ``errno`` and ``stage`` tell situations apart.
+
+    """
+    check_done(done)
+    if done.errno == 0:
+        return done.value
+    reason = os.strerror(done.errno)
+    if done.stage == "filter":
+        busy = _BUSY if done.errno == errno.EBUSY else reason
+        raise NotSupportedError(f"cannot install the seccomp filter: {busy}")
+    texts = {
+        "credentials": "cannot take on its user and group",
+        "chdir": "cannot enter its working directory",
+        "exec": "cannot be run",
+    }
+    text = texts.get(done.stage, f"cannot be started ({done.stage})")
+    raise SpawnError(f"{name}: {text}: {reason}", errno=done.errno, stage=done.stage)

@@ -1,0 +1,549 @@
+"""Python's side of native/wire.h: the only module that imports the C extension.
+
+Theory of operation: what crosses the border to an agent is built and read here, as bytes and file
+descriptors, so that nobody else knows a layout. `encode_x` gives a packet for the control channel,
+`decode` reads one. Route tables are compiled by the C code into sealed memfds (`compile_routes`), with a
+second memfd beside each in which the agent counts what it did by rule and by endpoint: reading the
+counts costs the agent nothing.
+
+Source: native/wire.h, native/engine.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any, Final
+
+from meshfd._engine import ffi, lib
+from meshfd.errors import MeshfdError
+from meshfd.events import (
+    Call,
+    Denied,
+    Emptied,
+    Event,
+    Exited,
+    HandedOver,
+    Listening,
+    Mismatched,
+    Notice,
+    NoticeKind,
+    Redirected,
+    Statistics,
+    Stopped,
+)
+from meshfd.model import (
+    Ask,
+    Balance,
+    Deny,
+    Destination,
+    Endpoint,
+    ListeningSocket,
+    Pass,
+    Redirect,
+    Route,
+    SocketAddress,
+    Upstream,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from meshfd.program import Program
+
+PACKET_MAX: Final = 4096  # bytes; the largest message has about 300
+FDS_MAX: Final = 4
+ENDPOINTS_MAX: Final[int] = lib.MFD_ENDPOINTS_MAX
+LISTEN_MAX: Final[int] = lib.MFD_LISTEN_MAX
+WIRE_VERSION: Final[int] = lib.MFD_WIRE_VERSION
+
+_ANY: Final[int] = lib.MFD_ANY
+_COUNTER_BYTES: Final = 8
+_BALANCES: Final = {Balance.ROUND_ROBIN: lib.MFD_ROUND_ROBIN, Balance.RANDOM: lib.MFD_RANDOM}
+_NOTICES: Final = {
+    lib.MFD_NOTICE_UNREADABLE: NoticeKind.UNREADABLE,
+    lib.MFD_NOTICE_NO_ENDPOINT: NoticeKind.NO_ENDPOINT,
+    lib.MFD_NOTICE_ASK_FULL: NoticeKind.ASK_FULL,
+    lib.MFD_NOTICE_ASK_TIMEOUT: NoticeKind.ASK_TIMEOUT,
+    lib.MFD_NOTICE_REARMED: NoticeKind.REARMED,
+    lib.MFD_NOTICE_FOREIGN_PID: NoticeKind.FOREIGN_PID,
+    lib.MFD_NOTICE_HANDOVER: NoticeKind.HANDOVER,
+}
+_STAGES: Final = {
+    lib.MFD_STAGE_BLOCK: "block",
+    lib.MFD_STAGE_CLONE: "clone",
+    lib.MFD_STAGE_NO_NEW_PRIVS: "no_new_privs",
+    lib.MFD_STAGE_FILTER: "filter",
+    lib.MFD_STAGE_FILES: "files",
+    lib.MFD_STAGE_CREDENTIALS: "credentials",
+    lib.MFD_STAGE_CHDIR: "chdir",
+    lib.MFD_STAGE_EXEC: "exec",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer to request ``seq``: errno, the stage that a spawn failed at, and a value."""
+
+    seq: int
+    errno: int
+    stage: str
+    value: int
+
+
+class WireError(MeshfdError):
+    """A packet is not of our protocol version, or not sound."""
+
+
+# --- addresses ---------------------------------------------------------------------------------
+
+
+def _fill_address(record: Any, ip: IPv4Address | IPv6Address, port: int) -> None:
+    record.family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    record.port = port
+    ffi.memmove(record.bytes, ip.packed, len(ip.packed))
+
+
+def _read_address(record: Any) -> SocketAddress | None:
+    packed = bytes(ffi.buffer(record.bytes))
+    if record.family == socket.AF_INET:
+        return SocketAddress(IPv4Address(packed[:4]), record.port)
+    if record.family == socket.AF_INET6:
+        return SocketAddress(IPv6Address(packed), record.port)
+    return None
+
+
+def _need_address(record: Any) -> SocketAddress:
+    address = _read_address(record)
+    if address is None:
+        raise WireError("an agent's report lacks an address")
+    return address
+
+
+# --- route tables ------------------------------------------------------------------------------
+
+
+class RouteTable:
+    """A compiled route table and its counters; owns two fds until `close`."""
+
+    def __init__(self, routes: Sequence[Route], endpoints: Sequence[Endpoint], table_fd: int) -> None:
+        """Take ``table_fd`` over; see `compile_routes`."""
+        self.routes = tuple(routes)
+        self.endpoints = tuple(endpoints)
+        self.table_fd = table_fd
+        size = max((len(self.routes) + len(self.endpoints)) * _COUNTER_BYTES, _COUNTER_BYTES)
+        self.tally_fd = os.memfd_create("meshfd-tally", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.tally_fd, size)
+        fcntl.fcntl(self.tally_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self._tally = mmap.mmap(self.tally_fd, size, prot=mmap.PROT_READ)
+
+    def _count(self, index: int) -> int:
+        at = index * _COUNTER_BYTES
+        return int.from_bytes(self._tally[at : at + _COUNTER_BYTES], "little")
+
+    def rule_counts(self) -> tuple[int, ...]:
+        """Calls that each route decided, in the order of ``routes``."""
+        return tuple(self._count(index) for index in range(len(self.routes)))
+
+    def endpoint_counts(self) -> tuple[int, ...]:
+        """Connections that went to each endpoint, in the order of ``endpoints``."""
+        first = len(self.routes)
+        return tuple(self._count(first + index) for index in range(len(self.endpoints)))
+
+    def lookup(self, address: SocketAddress) -> Route | None:
+        """The route that an agent would apply to a connection to ``address``; None passes it."""
+        record = ffi.new("struct mfd_address *")
+        _fill_address(record, address.ip, address.port)
+        verdict, rule, argument = (ffi.new("uint32_t *") for _ in range(3))
+        error = lib.mfd_engine_lookup(self.table_fd, record, verdict, rule, argument)
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        return None if rule[0] == _ANY else self.routes[rule[0]]
+
+    def close(self) -> None:
+        """Give up the fds; an agent that has the table keeps it."""
+        self._tally.close()
+        os.close(self.tally_fd)
+        os.close(self.table_fd)
+
+
+def _fill_rule(rule: Any, route: Route, upstreams: dict[Upstream, int]) -> None:
+    destination: Destination = route.destination
+    if destination.network is not None:
+        _fill_address(rule.network, destination.network.network_address, 0)
+        rule.prefix = destination.network.prefixlen
+    rule.first_port = destination.first_port
+    rule.last_port = destination.last_port
+    match route.verdict:
+        case Pass():
+            rule.verdict = lib.MFD_PASS
+        case Deny(code):
+            rule.verdict = lib.MFD_DENY
+            rule.error = code
+        case Redirect(upstream):
+            rule.verdict = lib.MFD_REDIRECT
+            rule.upstream = upstreams[upstream]
+        case Ask():
+            rule.verdict = lib.MFD_ASK
+
+
+def compile_routes(routes: Sequence[Route]) -> RouteTable:
+    """Compile routes, in the order in which they were given, into a table for agents.
+
+    Routes to the same upstream share its turn.
+
+    Raises:
+        OSError: ENOMEM; E2BIG when the table would exceed 256 MiB; EINVAL when an upstream has no
+            endpoint with a weight.
+
+    """
+    upstreams: dict[Upstream, int] = {}
+    for route in routes:
+        if isinstance(route.verdict, Redirect):
+            upstreams.setdefault(route.verdict.upstream, len(upstreams))
+    endpoints = [endpoint for upstream in upstreams for endpoint in upstream.endpoints]
+    c_rules = ffi.new("struct mfd_rule[]", max(len(routes), 1))
+    c_upstreams = ffi.new("struct mfd_upstream[]", max(len(upstreams), 1))
+    c_endpoints = ffi.new("struct mfd_endpoint[]", max(len(endpoints), 1))
+    first = 0
+    for upstream, index in upstreams.items():
+        c_upstreams[index].balance = _BALANCES[upstream.balance]
+        c_upstreams[index].first_endpoint = first
+        c_upstreams[index].n_endpoints = len(upstream.endpoints)
+        first += len(upstream.endpoints)
+    for index, endpoint in enumerate(endpoints):
+        _fill_address(c_endpoints[index].address, endpoint.address.ip, endpoint.address.port)
+        c_endpoints[index].weight = endpoint.weight
+    for index, route in enumerate(routes):
+        _fill_rule(c_rules[index], route, upstreams)
+    table_fd = lib.mfd_routes_compile(
+        c_rules, len(routes), c_upstreams, len(upstreams), c_endpoints, len(endpoints)
+    )
+    if table_fd < 0:
+        raise OSError(-table_fd, os.strerror(-table_fd))
+    return RouteTable(routes, endpoints, table_fd)
+
+
+# --- requests ----------------------------------------------------------------------------------
+
+
+def _message(kind: str, message_type: int, seq: int) -> Any:
+    message = ffi.new(f"struct {kind} *")
+    message.header.version = WIRE_VERSION
+    message.header.type = message_type
+    message.header.size = ffi.sizeof(f"struct {kind}")
+    message.header.seq = seq
+    return message
+
+
+def _packet(message: Any) -> bytes:
+    return bytes(ffi.buffer(message))
+
+
+def encode_setup(  # noqa: PLR0913 -- one flag each
+    seq: int,
+    *,
+    strict: bool,
+    create: bool,
+    report_decisions: bool,
+    ask_open: bool,
+    ask_timeout_s: float,
+    stop_signal: int,
+    stop_timeout_s: float,
+) -> bytes:
+    """SETUP, the first request. The answer brings the fd of the statistics."""
+    message = _message("mfd_setup", lib.MFD_MSG_SETUP, seq)
+    message.flags = (
+        strict * lib.MFD_SETUP_STRICT
+        | create * lib.MFD_SETUP_CREATE
+        | report_decisions * lib.MFD_SETUP_EVENTS
+        | ask_open * lib.MFD_SETUP_ASK_OPEN
+    )
+    message.ask_timeout_ms = round(ask_timeout_s * 1000)
+    message.stop_signal = stop_signal
+    message.stop_timeout_ms = round(stop_timeout_s * 1000)
+    return _packet(message)
+
+
+def encode_routes(seq: int) -> bytes:
+    """ROUTES; to be sent with the fds of a `RouteTable`."""
+    return _packet(_message("mfd_plain", lib.MFD_MSG_ROUTES, seq))
+
+
+def encode_detach(seq: int) -> bytes:
+    """DETACH: the channel will close on purpose."""
+    return _packet(_message("mfd_plain", lib.MFD_MSG_DETACH, seq))
+
+
+def encode_listen(seq: int, listening: ListeningSocket) -> bytes:
+    """LISTEN: open this socket."""
+    message = _message("mfd_listen", lib.MFD_MSG_LISTEN, seq)
+    ip = listening.address.ip
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    _fill_address(message.address, mapped or ip, listening.address.port)
+    message.flags = 0 if mapped is None else lib.MFD_LISTEN_MAPPED
+    message.backlog = listening.backlog
+    message.name = listening.name.encode()[: lib.MFD_NAME_MAX - 1]
+    return _packet(message)
+
+
+def encode_unlisten(seq: int, index: int) -> bytes:
+    """UNLISTEN: close a listening socket."""
+    message = _message("mfd_unlisten", lib.MFD_MSG_UNLISTEN, seq)
+    message.index = index
+    return _packet(message)
+
+
+def encode_spawn(seq: int, *, inherit: bool, new_session: bool, ready_any: bool) -> bytes:
+    """SPAWN; with the fd of a program block, and those of three standard files unless ``inherit``."""
+    message = _message("mfd_spawn", lib.MFD_MSG_SPAWN, seq)
+    message.flags = (
+        inherit * lib.MFD_SPAWN_INHERIT
+        | new_session * lib.MFD_SPAWN_SETSID
+        | ready_any * lib.MFD_SPAWN_READY_ANY
+    )
+    return _packet(message)
+
+
+def encode_signal(seq: int, signo: int, *, everything: bool) -> bytes:
+    """SIGNAL, to the program spawned last or to everything of the service."""
+    message = _message("mfd_signal", lib.MFD_MSG_SIGNAL, seq)
+    message.signo = signo
+    message.scope = lib.MFD_SCOPE_ALL if everything else lib.MFD_SCOPE_MAIN
+    return _packet(message)
+
+
+def encode_verdict(call: Call, verdict: Verdict) -> bytes:
+    """VERDICT on a call that waits.
+
+    Raises:
+        ValueError: the verdict is `Ask`, or names no endpoint or more than ENDPOINTS_MAX.
+
+    """
+    message = _message("mfd_verdict_msg", lib.MFD_MSG_VERDICT, 0)
+    message.call = call.call
+    match verdict:
+        case Pass():
+            message.verdict = lib.MFD_PASS
+        case Deny(code):
+            message.verdict = lib.MFD_DENY
+            message.error = code
+        case Redirect(upstream):
+            endpoints = [endpoint for endpoint in upstream.endpoints if endpoint.weight > 0]
+            if not 1 <= len(endpoints) <= ENDPOINTS_MAX:
+                raise ValueError(f"a verdict names 1 to {ENDPOINTS_MAX} endpoints")
+            message.verdict = lib.MFD_REDIRECT
+            message.n_endpoints = len(endpoints)
+            for index, endpoint in enumerate(endpoints):
+                _fill_address(message.endpoints[index], endpoint.address.ip, endpoint.address.port)
+        case Ask():
+            raise ValueError("a verdict cannot be Ask")
+    return _packet(message)
+
+
+def _strings(texts: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(text) + b"\0" for text in texts)
+
+
+def program_block(program: Program) -> int:
+    """Write a program block; returns its fd, owned by the caller.
+
+    Raises:
+        ValueError: a string holds a NUL byte, or argv is empty.
+
+    """
+    variables = [f"{name}={value}" for name, value in program.environment]
+    texts = [program.working_dir, program.argv[0], *program.argv, *variables]
+    if any("\0" in text for text in texts):
+        raise ValueError("a program's arguments and environment cannot hold NUL")
+    strings = _strings(texts)
+    record = ffi.new("struct mfd_program *")
+    record.magic = lib.MFD_PROGRAM_MAGIC
+    record.n_argv = len(program.argv)
+    record.n_env = len(variables)
+    record.n_groups = len(program.groups)
+    record.uid = _ANY if program.uid is None else program.uid
+    record.gid = _ANY if program.gid is None else program.gid
+    record.umask = _ANY if program.umask is None else program.umask
+    record.strings_size = len(strings)
+    record.blocked_signals = sum(1 << (signo - 1) for signo in program.blocked_signals)
+    groups = bytes(ffi.buffer(ffi.new("uint32_t[]", list(program.groups))))
+    block_fd = os.memfd_create("meshfd-program", os.MFD_CLOEXEC)
+    with os.fdopen(block_fd, "wb", closefd=False) as block:
+        block.write(_packet(record) + groups + strings)
+    return block_fd
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def _index(value: int) -> int | None:
+    return None if value == _ANY else value
+
+
+def _decode_done(message: Any) -> Done:
+    return Done(
+        seq=message.header.seq,
+        errno=message.error,
+        stage=_STAGES.get(message.stage, ""),
+        value=message.value,
+    )
+
+
+def _decode_bound(message: Any) -> Event:
+    index = _index(message.index)
+    if message.header.type == lib.MFD_MSG_LISTENING:
+        return Listening(message.pid, index, _read_address(message.address))
+    if index is None:
+        raise WireError("an agent's report lacks the listening socket it is about")
+    kind = HandedOver if message.header.type == lib.MFD_MSG_HANDED else Mismatched
+    return kind(message.pid, index, _need_address(message.address))
+
+
+def _decode_decided(message: Any) -> Event:
+    rule = _index(message.rule)
+    asked = _need_address(message.asked)
+    given = _read_address(message.given)
+    if given is None:
+        return Denied(message.pid, rule, asked, message.error, message.nanoseconds)
+    return Redirected(
+        pid=message.pid,
+        rule=rule,
+        asked=asked,
+        given=given,
+        errno=message.error,
+        attempts=message.attempts,
+        cost_ns=message.nanoseconds,
+    )
+
+
+def _decode_call(message: Any) -> Event:
+    return Call(
+        call=message.call,
+        pid=message.pid,
+        rule=_index(message.rule),
+        cookie=message.cookie,
+        asked=_need_address(message.asked),
+    )
+
+
+def _decode_notice(message: Any) -> Event:
+    return Notice(
+        kind=_NOTICES[message.notice],
+        pid=message.pid,
+        errno=message.error,
+        index=_index(message.index),
+        address=_read_address(message.address),
+    )
+
+
+_DECODERS: Final = {
+    lib.MFD_MSG_DONE: ("mfd_done", _decode_done),
+    lib.MFD_MSG_EXITED: ("mfd_exited", lambda message: Exited(message.pid, message.status)),
+    lib.MFD_MSG_STOPPED: (
+        "mfd_exited",
+        lambda message: Stopped(message.pid, os.WSTOPSIG(message.status)),
+    ),
+    lib.MFD_MSG_LISTENING: ("mfd_bound", _decode_bound),
+    lib.MFD_MSG_HANDED: ("mfd_bound", _decode_bound),
+    lib.MFD_MSG_MISMATCH: ("mfd_bound", _decode_bound),
+    lib.MFD_MSG_DECIDED: ("mfd_decided", _decode_decided),
+    lib.MFD_MSG_CALL: ("mfd_call", _decode_call),
+    lib.MFD_MSG_NOTICE: ("mfd_notice_msg", _decode_notice),
+    lib.MFD_MSG_EMPTY: ("mfd_plain", lambda _: Emptied()),
+}
+
+
+def decode(packet: bytes) -> Done | Event:
+    """Read one packet of an agent's.
+
+    Raises:
+        WireError: it is of another protocol version, or not sound.
+
+    """
+    if len(packet) < ffi.sizeof("struct mfd_header"):
+        raise WireError(f"an agent sent a packet of {len(packet)} bytes")
+    header = ffi.from_buffer("struct mfd_header *", packet)
+    if header.version != WIRE_VERSION:
+        raise WireError(
+            f"the agent speaks protocol version {header.version}, this meshfd {WIRE_VERSION}: "
+            "reinstall meshfd, both belong together"
+        )
+    if header.type not in _DECODERS:
+        raise WireError(f"an agent sent a message of unknown type {header.type}")
+    kind, decoder = _DECODERS[header.type]
+    if len(packet) != ffi.sizeof(f"struct {kind}"):
+        raise WireError(f"an agent sent a {kind} of {len(packet)} bytes")
+    return decoder(ffi.from_buffer(f"struct {kind} *", packet))
+
+
+def version_refused(done: Done) -> bool:
+    """Whether an agent refused our protocol version; ``done.value`` is then its own."""
+    return done.errno == errno.EPROTONOSUPPORT
+
+
+# --- statistics, signals -----------------------------------------------------------------------
+
+
+class SharedStatistics:
+    """An agent's counters, mapped; readable also after the agent has ended."""
+
+    def __init__(self, stats_fd: int) -> None:
+        """Map the memfd; ``stats_fd`` stays the caller's."""
+        self._map = mmap.mmap(stats_fd, ffi.sizeof("struct mfd_stats"), prot=mmap.PROT_READ)
+
+    def read(self) -> Statistics:
+        """The counters as they are now."""
+        stats = ffi.new("struct mfd_stats *")
+        ffi.memmove(stats, self._map[:], ffi.sizeof("struct mfd_stats"))
+        return Statistics(
+            **{
+                name: tuple(getattr(stats, name)) if name.endswith("_ns") else getattr(stats, name)
+                for name in Statistics.__slots__
+            }
+        )
+
+    def close(self) -> None:
+        """Unmap."""
+        self._map.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSignal:
+    """A signal and where it came from (sigaction(2), si_code and si_pid)."""
+
+    signo: int
+    from_kernel: bool
+    pid: int
+
+
+class SignalReader:
+    """Signals of this process, by signalfd(2); they stay blocked."""
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        """Block ``signals`` in the calling thread, and read them here from now on."""
+        self.fd: int = lib.mfd_engine_signals_open(sum(1 << (signo - 1) for signo in signals))
+        if self.fd < 0:
+            raise OSError(-self.fd, os.strerror(-self.fd))
+
+    def receive_nowait(self) -> ReceivedSignal | None:
+        """The next signal, or None when none waits."""
+        signo, code, pid = (ffi.new("int *") for _ in range(3))
+        n = lib.mfd_engine_signals_next(self.fd, signo, code, pid)
+        if n < 0:
+            raise OSError(-n, os.strerror(-n))
+        return ReceivedSignal(signo[0], code[0] > 0, pid[0]) if n == 1 else None
+
+
+def filter_words(*, strict: bool, create: bool, bind: bool) -> tuple[int, ...]:
+    """The seccomp filter of a service, as the 8-byte words of its struct sock_filter."""
+    words = ffi.new("uint64_t[]", lib.MFD_ENGINE_FILTER_MAX)
+    flags = strict * lib.MFD_SETUP_STRICT | create * lib.MFD_SETUP_CREATE
+    n = lib.mfd_engine_filter(flags, bind, words)
+    return tuple(words[index] for index in range(n))

@@ -1,0 +1,292 @@
+"""`meshfd exec`: one program in the foreground, as a child of the shell would be.
+
+Theory of operation: no trio here, because the program should start soon. We start an agent that inherits all
+our fds, have it spawn the command with them, and let go of them ourselves, so that a pipe ends when
+the command closes it. Then we wait for two things: the agent's reports, and signals.
+
+Signals. We are in the command's process group, so what the terminal sends (Ctrl-C) reaches the
+command without us: siginfo says SI_KERNEL, and we do nothing. What somebody sends to our pid is
+passed on. Job control: Ctrl-Z stops the command (or the command stops itself, having put its
+terminal in order); the agent reports it and we stop ourselves, which is what the shell waits for. At
+SIGCONT we wake the command, if the shell's signal to the group has not done so.
+
+The end. We exit as the command did, and leave at once; the agent serves what the command left in the
+background until it is gone. If we are killed the agent stops the command: SIGTERM, then SIGKILL.
+Source: credentials(7), wait(2), sigaction(2) si_code; coreutils env(1) for 125, 126 and 127.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Final, TextIO
+
+from meshfd import engine
+from meshfd.agent_process import (
+    check_done,
+    check_listen,
+    check_spawn,
+    receive_packet,
+    send_packet,
+    start_agent,
+)
+from meshfd.engine import Done, SignalReader
+from meshfd.errors import AgentLostError, MeshfdError, SpawnError
+from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected, Stopped
+from meshfd.model import Track
+from meshfd.program import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshfd.model import ListeningSocket, Route
+
+EXIT_FAILURE: Final = 125
+EXIT_NOT_EXECUTABLE: Final = 126
+EXIT_NOT_FOUND: Final = 127
+EXIT_SIGNAL: Final = 128
+
+LOST_STOP_TIMEOUT_S: Final = 10.0
+FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGWINCH,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTSTP,
+)
+
+
+def describe(event: Event, listening: Sequence[ListeningSocket]) -> str | None:
+    """One line for the log, or None for what needs none."""
+    match event:
+        case Redirected():
+            outcome = "" if event.errno in {0, errno.EINPROGRESS} else f": {os.strerror(event.errno)}"
+            tries = f" after {event.attempts} attempts" if event.attempts > 1 else ""
+            cost_us = event.cost_ns / 1000
+            return (
+                f"pid {event.pid}: connect {event.asked} -> {event.given}{tries}{outcome} "
+                f"({cost_us:.1f} us)"
+            )
+        case Denied():
+            return f"pid {event.pid}: connect {event.asked} denied: {os.strerror(event.errno)}"
+        case Mismatched():
+            configured = listening[event.index].address
+            return (
+                f"pid {event.pid}: bind {event.address} has the port of listening socket "
+                f"{configured}, but another address: not handed over"
+            )
+        case Notice():
+            where = "" if event.address is None else f" ({event.address})"
+            why = "" if event.errno == 0 else f": {os.strerror(event.errno)}"
+            return f"pid {event.pid}: {event.kind.value}{where}{why}"
+        case _:
+            return None
+
+
+class Foreground:
+    """One command under an agent, driven synchronously."""
+
+    def __init__(self, listening: Sequence[ListeningSocket], log: TextIO | None) -> None:
+        """Start the agent.
+
+        Raises:
+            NotSupportedError: there is no agent to run.
+
+        """
+        self._listening = listening
+        self._log = log
+        self._seq = 0
+        self._early: list[Event] = []
+        self._agent_pid, self._channel = start_agent(inherit=True)
+
+    def prepare(self, routes: Sequence[Route], *, strict: bool, track: Track) -> None:
+        """Set the agent up: routes and listening sockets.
+
+        Raises:
+            ListenError, NotSupportedError, AgentLostError: it cannot be.
+
+        """
+        done = self._request(
+            lambda seq: engine.encode_setup(
+                seq,
+                strict=strict,
+                create=track is Track.CREATE,
+                report_decisions=self._log is not None,
+                ask_open=False,
+                ask_timeout_s=0,
+                stop_signal=signal.SIGTERM,
+                stop_timeout_s=LOST_STOP_TIMEOUT_S,
+            )
+        )
+        check_done(done)
+        if routes:
+            table = engine.compile_routes(routes)
+            done = self._request(engine.encode_routes, fds=(table.table_fd,))
+            table.close()
+            if done.errno:
+                raise MeshfdError(f"the agent refused the routes: {os.strerror(done.errno)}")
+        for one in self._listening:
+            check_listen(self._request(lambda seq, one=one: engine.encode_listen(seq, one)), one)
+
+    def spawn(self, program: Program) -> int:
+        """Start the command with our own fds; its pid.
+
+        Raises:
+            SpawnError, NotSupportedError, AgentLostError: it cannot be.
+
+        """
+        block_fd = engine.program_block(program)
+        done = self._request(
+            lambda seq: engine.encode_spawn(seq, inherit=True, new_session=False, ready_any=False),
+            fds=(block_fd,),
+        )
+        os.close(block_fd)
+        return check_spawn(done, program.argv[0])
+
+    def wait(self, pid: int, signals: SignalReader) -> int:
+        """Serve signals and reports until the command has ended; its wait status.
+
+        Raises:
+            AgentLostError: the agent ended before it.
+
+        """
+        for event in self._early:
+            self._note(event)
+        poller = select.poll()
+        poller.register(self._channel.fileno(), select.POLLIN)
+        poller.register(signals.fd, select.POLLIN)
+        while True:
+            for fd, _ in poller.poll():
+                if fd == signals.fd:
+                    self._forward(pid, signals)
+                    continue
+                message, _ = receive_packet(self._channel)
+                if isinstance(message, Exited) and message.pid == pid:
+                    return message.status
+                if isinstance(message, Stopped) and message.pid == pid:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                elif not isinstance(message, Done):
+                    self._note(message)
+
+    def leave(self) -> None:
+        """Let the agent go; wait for it when nothing is left for it to serve."""
+        with contextlib.suppress(AgentLostError):
+            done = self._request(engine.encode_detach)
+            self._channel.close()
+            if done.value == 0:
+                os.waitpid(self._agent_pid, 0)
+
+    def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
+        self._seq += 1
+        send_packet(self._channel, encode(self._seq), fds)
+        while True:
+            message, received = receive_packet(self._channel)
+            for fd in received:
+                os.close(fd)  # the statistics: nobody asks for them here
+            if isinstance(message, Done):
+                return message
+            self._early.append(message)
+
+    def _note(self, event: Event) -> None:
+        line = describe(event, self._listening)
+        if line is None:
+            return
+        if self._log is not None:
+            print(line, file=self._log, flush=True)
+        elif isinstance(event, Mismatched | Notice):
+            print(f"meshfd: {line}", file=sys.stderr, flush=True)
+
+    def _forward(self, pid: int, signals: SignalReader) -> None:
+        while (received := signals.receive_nowait()) is not None:
+            if received.signo == signal.SIGCONT:
+                if _is_stopped(pid):
+                    self._send_signal(signal.SIGCONT)
+            elif not received.from_kernel:
+                self._send_signal(received.signo)
+
+    def _send_signal(self, signo: int) -> None:
+        self._seq += 1
+        seq = self._seq
+        send_packet(self._channel, engine.encode_signal(seq, signo, everything=False), ())
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+            return stat.read().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _let_go_of_inherited(kept: set[int]) -> None:
+    """Our copies of the command's fds: a pipe is to end when the command closes it."""
+    null_fd = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        fd = int(name)
+        if fd > 2 and fd not in kept:  # noqa: PLR2004 -- standard error stays for our last words
+            with contextlib.suppress(OSError):
+                if os.get_inheritable(fd):
+                    os.close(fd)
+
+
+def _open_log(log: str | None) -> TextIO | None:
+    if log is None:
+        return None
+    if log == "-":
+        return sys.stderr
+    try:
+        return open(log, "a", encoding="utf-8")  # noqa: PTH123, SIM115 -- lives as long as we do
+    except OSError as error:
+        raise MeshfdError(f"cannot open log {log}: {error.strerror}") from error
+
+
+def run(
+    *,
+    routes: Sequence[Route],
+    listen: Sequence[ListeningSocket],
+    strict: bool,
+    track: Track,
+    log: str | None,
+    argv: Sequence[str],
+) -> int:
+    """Run a command to its end; returns the exit status for the shell.
+
+    Raises:
+        MeshfdError: it could not be started; `exit_status_of` tells its exit status.
+
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    log_file = _open_log(log)
+    signals = SignalReader((*FORWARDED, signal.SIGCONT))
+    program = Program(
+        argv=tuple(argv),
+        environment=tuple(os.environ.items()),
+        blocked_signals=frozenset(blocked),
+    )
+    foreground = Foreground(listen, log_file)
+    foreground.prepare(routes, strict=strict, track=track)
+    pid = foreground.spawn(program)
+    _let_go_of_inherited({signals.fd})
+    status = foreground.wait(pid, signals)
+    foreground.leave()
+    if os.WIFSIGNALED(status):
+        return EXIT_SIGNAL + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+def exit_status_of(error: MeshfdError) -> int:
+    """What `meshfd exec` exits with when it fails, as env(1) does."""
+    if isinstance(error, SpawnError) and error.stage == "exec":
+        return EXIT_NOT_FOUND if error.errno == errno.ENOENT else EXIT_NOT_EXECUTABLE
+    return EXIT_FAILURE

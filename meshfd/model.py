@@ -1,0 +1,193 @@
+"""The words of the configuration as records: what is asked for, never how it is done.
+
+Everything here is frozen, so that a reload can compare an old service with a new one by ``==``.
+Nothing here imports trio or the engine. IPv4-mapped IPv6 addresses are kept as IPv4, but for a
+`ListeningSocket`, where writing ``[::ffff:127.0.0.1]:80`` asks for an AF_INET6 socket.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+PORT_MAX = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAddress:
+    """An IP address and a TCP port in host order."""
+
+    ip: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What programs connect to: a network (None: any address of both families) and its ports."""
+
+    network: IPNetwork | None
+    first_port: int = 0
+    last_port: int = PORT_MAX
+
+
+class Balance(enum.Enum):
+    """How an upstream spreads connections over its endpoints."""
+
+    ROUND_ROBIN = "round-robin"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server of an upstream; a weight of 0 gets no new connections."""
+
+    address: SocketAddress
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A named destination: the addresses programs use, and the endpoints that serve them."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    addresses: tuple[Destination, ...] = ()
+    balance: Balance = Balance.ROUND_ROBIN
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The connection goes where the program asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """connect(2) fails with this errno, one of those that it documents."""
+
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The connection goes to an endpoint of this upstream."""
+
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The program's supervisor decides each call (library only)."""
+
+
+Verdict = Pass | Deny | Redirect | Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What happens to connections to a destination."""
+
+    destination: Destination
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningSocket:
+    """A TCP listening socket that is opened before its daemon starts and handed to it on bind().
+
+    ``backlog`` is capped by net.core.somaxconn, as in listen(2).
+    """
+
+    name: str
+    address: SocketAddress
+    backlog: int = 4096
+
+
+class Restart(enum.Enum):
+    """When a service that ended is started again."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class Ready(enum.Enum):
+    """When a service counts as started."""
+
+    EXEC = "exec"
+    LISTEN = "listen"
+
+
+class Track(enum.Enum):
+    """Where meshfd takes a socket up: when it is created, or at its first trapped call."""
+
+    CREATE = "create"
+    CONNECT = "connect"
+
+
+class OnExit(enum.Enum):
+    """What the end of a service (with no restart to come) means for the others."""
+
+    NOTHING = "nothing"
+    STOP_ALL = "stop-all"
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delay before restarts, in seconds: doubles from first to last.
+
+    A run that lasted longer than ``reset_s`` starts again at ``first_s``.
+    """
+
+    first_s: float = 0.1
+    last_s: float = 30.0
+    reset_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service as its configuration describes it.
+
+    ``environment`` is what is added to meshfd's own environment, env_file's content included
+    (``environment`` wins). ``log`` is "inherit", "null" or a file's path. Without ``autostart``
+    it waits for `meshfd start`, or for a service that depends on it.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    working_dir: Path | None = None
+    user: str | None = None
+    group: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    depends_on: tuple[str, ...] = ()
+    restart: Restart = Restart.NO
+    backoff: Backoff = field(default_factory=Backoff)
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
+    ready: Ready = Ready.EXEC
+    on_exit: OnExit = OnExit.NOTHING
+    strict: bool = False
+    track: Track = Track.CREATE
+    log: str = "inherit"
+    listen: tuple[ListeningSocket, ...] = ()
+    routes: tuple[Route, ...] = ()
+    autostart: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that `meshfd run` was given, in the order of the files.
+
+    A service's ``routes`` already hold the routes of every upstream's addresses, after its own.
+    """
+
+    services: tuple[Service, ...]
+    upstreams: tuple[Upstream, ...] = ()

@@ -1,0 +1,25 @@
+"""A program to be spawned, as a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What execve(2) and its surroundings need.
+
+    ``environment`` is the whole environment; argv[0] is looked up in its PATH as execvp(3) does.
+    ``working_dir`` "" keeps; ``uid``, ``gid`` and ``umask`` None keep. ``groups`` replace the
+    supplementary groups when ``gid`` is given. ``blocked_signals`` is the signal mask it starts with.
+    """
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    working_dir: str = ""
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+    umask: int | None = None
+    blocked_signals: frozenset[int] = frozenset()
+    new_session: bool = False

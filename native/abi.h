@@ -1,0 +1,79 @@
+/* abi.h - the numbers of the calls that meshfd looks at, for the native ABI and its 32-bit sibling
+ *
+ * A program can make system calls by any ABI that its kernel offers, whatever it was compiled for.
+ * Source: arch/x86/entry/syscalls/syscall_32.tbl, arch/arm/tools/syscall.tbl, linux/net.h. */
+#ifndef MESHFD_ABI_H
+#define MESHFD_ABI_H
+
+#include <linux/audit.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+
+#include "kernel.h"
+
+/* socketcall(2) numbers, linux/net.h */
+#define MFD_SYS_SOCKET 1
+#define MFD_SYS_BIND 2
+#define MFD_SYS_CONNECT 3
+#define MFD_SYS_LISTEN 4
+
+struct mfd_abi {
+    uint32_t arch;  /* AUDIT_ARCH_* */
+    int socketcall; /* -1: the ABI has none */
+    int socket;
+    int bind;
+    int connect;
+    int listen;
+    int sendto;
+    int sendmsg;
+    int sendmmsg;
+    int io_uring_setup;
+};
+
+#if defined(__x86_64__)
+#define MFD_ARCH_NATIVE AUDIT_ARCH_X86_64
+#define MFD_X32_BIT 0x40000000u /* arch/x86/include/uapi/asm/unistd.h: __X32_SYSCALL_BIT */
+static const struct mfd_abi mfd_abi_compat = {
+    .arch = AUDIT_ARCH_I386,
+    .socketcall = 102,
+    .socket = 359,
+    .bind = 361,
+    .connect = 362,
+    .listen = 363,
+    .sendto = 369,
+    .sendmsg = 370,
+    .sendmmsg = 345,
+    .io_uring_setup = 425,
+};
+#elif defined(__aarch64__)
+#define MFD_ARCH_NATIVE AUDIT_ARCH_AARCH64
+static const struct mfd_abi mfd_abi_compat = {
+    .arch = AUDIT_ARCH_ARM,
+    .socketcall = -1, /* the EABI has none; OABI calls are not in CONFIG_COMPAT kernels */
+    .socket = 281,
+    .bind = 282,
+    .connect = 283,
+    .listen = 284,
+    .sendto = 290,
+    .sendmsg = 296,
+    .sendmmsg = 374,
+    .io_uring_setup = 425,
+};
+#else
+#error "meshfd runs on x86_64 and aarch64"
+#endif
+
+static const struct mfd_abi mfd_abi_native = {
+    .arch = MFD_ARCH_NATIVE,
+    .socketcall = -1,
+    .socket = SYS_socket,
+    .bind = SYS_bind,
+    .connect = SYS_connect,
+    .listen = SYS_listen,
+    .sendto = SYS_sendto,
+    .sendmsg = SYS_sendmsg,
+    .sendmmsg = SYS_sendmmsg,
+    .io_uring_setup = SYS_io_uring_setup,
+};
+
+#endif

@@ -1,0 +1,251 @@
+/* agent.c - meshfd-agent: one process, one thread, one loop
+ *
+ * Theory of operation: the loop polls the control channel, a signalfd for SIGCHLD, and the listeners
+ * of the filters that it has installed. Whatever is ready is handled without waiting; deadlines
+ * (leases, verdicts, the end of a stop) set poll's timeout. All signals are blocked: a terminal's
+ * Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt by the target
+ * (notify.c).
+ *
+ * Life: started by a supervisor with `--control FD`, and keeps no other fd but standard error; or
+ * with `--inherit FD`, and keeps all, for the program that it spawns. It ends when the supervisor has left (DETACH, or
+ * the channel's end) and no process is left to serve.
+ *
+ *   leave     control channel   what runs
+ *   STAY      open              is served
+ *   DETACHED  may close         is served to its end
+ *   LOST      closed            is stopped: stop_signal, after stop_timeout SIGKILL
+ *
+ * It is not dumpable, so a program of the same user can neither trace it nor look at its fds.
+ * Source: signalfd(2), prctl(2). */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+
+#include "meshfd.h"
+
+#define EXIT_SETUP 3 /* could not be set up; the supervisor sees the channel end */
+
+static struct mfd_agent agent; /* large, and there is one */
+
+/* --- setting up: may fail ---------------------------------------------------------------------------------- */
+
+static int raise_nofile(struct mfd_agent *self)
+{
+    struct rlimit raised;
+
+    if (getrlimit(RLIMIT_NOFILE, &self->nofile) < 0)
+        return -errno;
+    raised = self->nofile;
+    raised.rlim_cur = raised.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &raised) < 0 ? -errno : 0;
+}
+
+static int open_signals(struct mfd_agent *self)
+{
+    sigset_t signals;
+
+    sigfillset(&signals);
+    if (sigprocmask(SIG_SETMASK, &signals, NULL) < 0)
+        return -errno;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGCHLD);
+    self->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    return self->signal_fd < 0 ? -errno : 0;
+}
+
+/* What whoever started the supervisor left open is not for services. */
+static int close_others(int control_fd)
+{
+    if (control_fd > STDERR_FILENO + 1 &&
+        close_range(STDERR_FILENO + 1, (unsigned)control_fd - 1, 0) < 0)
+        return -errno;
+    return close_range((unsigned)control_fd + 1, ~0U, 0) < 0 ? -errno : 0;
+}
+
+static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
+{
+    int error;
+
+    self->control.fd = control_fd;
+    self->children.none = true;
+    self->random = (uint32_t)mfd_now_ns() | 1;
+    if (fcntl(control_fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return -errno;
+    error = inherit ? 0 : close_others(control_fd);
+    if (error == 0)
+        error = raise_nofile(self);
+    if (error == 0)
+        error = open_signals(self);
+    if (error == 0)
+        error = mfd_stats_open(&self->stats, &self->stats_fd);
+    if (error == 0)
+        error = mfd_notify_open(&self->notify);
+    return error;
+}
+
+/* --- running: drops one call rather than stop --------------------------------------------------------------- */
+
+static void handle_call(struct mfd_agent *self, const struct mfd_notification *call)
+{
+    self->stats->calls++;
+    switch (call->call.kind) {
+    case MFD_CALL_SOCKET:
+        mfd_socket_handle(self, call);
+        mfd_stats_time(self->stats->socket_ns, mfd_now_ns() - call->received_ns);
+        break;
+    case MFD_CALL_CONNECT:
+        mfd_connect_handle(self, call);
+        break;
+    case MFD_CALL_BIND:
+        mfd_bind_handle(self, call);
+        break;
+    case MFD_CALL_LISTEN:
+        mfd_listen_handle(self, call);
+        break;
+    case MFD_CALL_LOST: /* socketcall(2) with arguments out of reach: EFAULT, as the kernel says */
+        mfd_answer_error(self, call, -EFAULT);
+        break;
+    case MFD_CALL_OTHER:
+        mfd_answer_continue(self, call);
+        break;
+    }
+}
+
+static void serve_listener(struct mfd_agent *self, unsigned index, short events)
+{
+    struct mfd_notification call;
+
+    if ((events & POLLIN) != 0) {
+        if (mfd_notify_receive(&self->notify, index, &call) == 0)
+            handle_call(self, &call);
+        return;
+    }
+    mfd_asks_forget(self, self->notify.listeners[index]);
+    mfd_notify_drop(&self->notify, index);
+    mfd_target_forget_all();
+}
+
+static void take_signals(struct mfd_agent *self)
+{
+    struct signalfd_siginfo info;
+
+    while (read(self->signal_fd, &info, sizeof(info)) > 0)
+        continue;
+    mfd_children_reap(self);
+}
+
+static void on_deadlines(struct mfd_agent *self)
+{
+    uint64_t now = mfd_now_ns();
+
+    mfd_leases_expire(&self->leases, now);
+    mfd_asks_expire(self, now);
+    if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
+        self->children.stop_deadline_ns = 0;
+        mfd_children_end(&self->children);
+    }
+}
+
+static int next_timeout_ms(const struct mfd_agent *self)
+{
+    uint64_t next = mfd_leases_next_ns(&self->leases);
+    uint64_t ask = mfd_asks_next_ns(&self->asks);
+    uint64_t now;
+
+    if (ask < next)
+        next = ask;
+    if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns < next)
+        next = self->children.stop_deadline_ns;
+    if (next == UINT64_MAX)
+        return -1;
+    now = mfd_now_ns();
+    return next <= now ? 0 : (int)((next - now + MFD_NS_PER_MS - 1) / MFD_NS_PER_MS);
+}
+
+/* The last process is gone: say so once; the answer goes through the same "full" flag as all. */
+static void report_empty(struct mfd_agent *self)
+{
+    struct mfd_plain message;
+
+    if (!self->occupied || self->notify.n_listeners > 0 || !self->children.none)
+        return;
+    if (self->leave == MFD_STAY &&
+        mfd_control_report(self, &message, MFD_MSG_EMPTY, sizeof(message)) == -EAGAIN) {
+        self->control.full = true;
+        return;
+    }
+    self->occupied = false;
+}
+
+static bool is_done(const struct mfd_agent *self)
+{
+    return self->leave != MFD_STAY && self->notify.n_listeners == 0 &&
+           (self->leave == MFD_DETACHED || self->children.none);
+}
+
+enum {
+    POLL_CONTROL,
+    POLL_SIGNAL,
+    POLL_LISTENERS
+};
+
+static void run(struct mfd_agent *self)
+{
+    while (!is_done(self)) {
+        struct pollfd polled[POLL_LISTENERS + MFD_LISTENERS_MAX];
+        unsigned n_listeners = self->notify.n_listeners;
+        short control = 0;
+
+        polled[POLL_CONTROL] = (struct pollfd){
+            .fd = self->control.fd,
+            .events = (short)((self->control.full ? POLLOUT : 0) |
+                              (self->control.done.header.type == 0 ? POLLIN : 0)),
+        };
+        polled[POLL_SIGNAL] = (struct pollfd){.fd = self->signal_fd, .events = POLLIN};
+        for (unsigned i = 0; i < n_listeners; i++)
+            polled[POLL_LISTENERS + i] =
+                (struct pollfd){.fd = self->notify.listeners[i], .events = POLLIN};
+        if (poll(polled, POLL_LISTENERS + n_listeners, next_timeout_ms(self)) < 0)
+            continue; /* EINTR cannot be: all signals are blocked. ENOMEM: again */
+        /* from the last: dropping one puts the last in its place */
+        for (unsigned i = n_listeners; i-- > 0;)
+            if (polled[POLL_LISTENERS + i].revents != 0)
+                serve_listener(self, i, polled[POLL_LISTENERS + i].revents);
+        control = polled[POLL_CONTROL].revents;
+        if ((control & POLLOUT) != 0)
+            mfd_control_flush(self);
+        if ((control & (POLLIN | POLLHUP | POLLERR)) != 0 && self->control.done.header.type == 0)
+            mfd_control_receive(self);
+        if (polled[POLL_SIGNAL].revents != 0)
+            take_signals(self);
+        on_deadlines(self);
+        self->stats->leases = self->leases.n_held;
+        self->stats->listeners = self->notify.n_listeners;
+        report_empty(self);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    bool inherit = argc == 3 && strcmp(argv[1], "--inherit") == 0;
+    int error;
+
+    if (argc != 3 || (!inherit && strcmp(argv[1], "--control") != 0)) {
+        (void)fprintf(stderr, "meshfd-agent: started by meshfd, not by hand\n");
+        return EXIT_SETUP;
+    }
+    error = set_up(&agent, atoi(argv[2]), inherit);
+    if (error < 0) {
+        (void)fprintf(stderr, "meshfd-agent: cannot be set up: %s\n", strerror(-error));
+        return EXIT_SETUP;
+    }
+    run(&agent);
+    return 0;
+}

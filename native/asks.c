@@ -1,0 +1,153 @@
+/* asks.c - calls that wait for the supervisor's verdict
+ *
+ * Theory of operation: a connect() whose route says `ask` is put here, address and all, and reported;
+ * the agent goes on serving others. The supervisor's verdict names the call by number. A call whose
+ * deadline passes, and any call when the supervisor is gone, gets the default that SETUP named: it
+ * passes, or fails with ECONNREFUSED. A target that was killed meanwhile is noticed when it is answered
+ * (the kernel says ENOENT), and all calls of a filter are forgotten with its listener.
+ *
+ * While a call waits, the program sleeps as in any connect(), but only a fatal signal wakes it
+ * (WAIT_KILLABLE_RECV); README, limits.
+ * Limits: MFD_ASKS_MAX calls; more get the default at once. */
+#include "meshfd.h"
+
+static void free_slot(struct mfd_agent *agent, struct mfd_ask *ask)
+{
+    ask->call = 0;
+    agent->asks.n--;
+    agent->stats->asks = agent->asks.n;
+}
+
+static void answer_default(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    if ((agent->flags & MFD_SETUP_ASK_OPEN) != 0)
+        mfd_connect_pass(agent, attempt);
+    else
+        mfd_connect_deny(agent, attempt, ECONNREFUSED);
+}
+
+static struct mfd_ask *find_slot(struct mfd_asks *asks, uint64_t call)
+{
+    for (unsigned i = 0; i < MFD_ASKS_MAX; i++)
+        if (asks->slots[i].call == call)
+            return &asks->slots[i];
+    return NULL;
+}
+
+/* SO_COOKIE of the socket that the call names, without disturbing its lease; 0 when out of reach. */
+static uint64_t cookie_of(const struct mfd_attempt *attempt)
+{
+    MFD_CLOSE int fd = -1;
+
+    if (mfd_target_open_fd(attempt->call.pid, (int)attempt->call.call.args[0], &fd) < 0)
+        return 0;
+    return mfd_socket_cookie(fd);
+}
+
+/* mfd_asks_put - have the supervisor decide this call */
+void mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    struct mfd_ask *ask = find_slot(&agent->asks, 0);
+    struct mfd_call message = {
+        .call = ++agent->asks.last_call,
+        .pid = (uint32_t)attempt->call.pid,
+        .rule = attempt->rule,
+        .cookie = cookie_of(attempt),
+        .asked = attempt->asked,
+    };
+
+    if (ask == NULL || agent->leave != MFD_STAY ||
+        mfd_control_report(agent, &message, MFD_MSG_CALL, sizeof(message)) < 0) {
+        mfd_control_notice(agent, MFD_NOTICE_ASK_FULL, attempt->call.pid, 0, &attempt->asked,
+                           MFD_ANY);
+        answer_default(agent, attempt);
+        return;
+    }
+    *ask = (struct mfd_ask){
+        .call = message.call,
+        .deadline_ns = attempt->call.received_ns + agent->ask_timeout_ms * MFD_NS_PER_MS,
+        .attempt = *attempt,
+    };
+    agent->stats->asked++;
+    agent->stats->asks = ++agent->asks.n;
+}
+
+static void carry_out(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                      const struct mfd_verdict_msg *verdict)
+{
+    struct mfd_candidates candidates = {.n = 0};
+
+    switch (verdict->verdict) {
+    case MFD_PASS:
+        mfd_connect_pass(agent, attempt);
+        break;
+    case MFD_REDIRECT:
+        for (; candidates.n < verdict->n_endpoints && candidates.n < MFD_ENDPOINTS_MAX;
+             candidates.n++) {
+            candidates.addresses[candidates.n] = &verdict->endpoints[candidates.n];
+            candidates.tallies[candidates.n] = NULL;
+        }
+        mfd_connect_redirect(agent, attempt, &candidates);
+        break;
+    default:
+        mfd_connect_deny(agent, attempt,
+                         verdict->error > 0 && verdict->error < 4096 ? (int)verdict->error
+                                                                     : ECONNREFUSED);
+        break;
+    }
+}
+
+/* mfd_asks_answer - a verdict came; one for a call that is no longer known is late, and ignored */
+void mfd_asks_answer(struct mfd_agent *agent, const struct mfd_verdict_msg *verdict)
+{
+    struct mfd_ask *ask = verdict->call == 0 ? NULL : find_slot(&agent->asks, verdict->call);
+
+    if (ask == NULL)
+        return;
+    carry_out(agent, &ask->attempt, verdict);
+    free_slot(agent, ask);
+}
+
+/* mfd_asks_expire - give the default to the calls that are due */
+void mfd_asks_expire(struct mfd_agent *agent, uint64_t now_ns)
+{
+    for (unsigned i = 0; agent->asks.n > 0 && i < MFD_ASKS_MAX; i++) {
+        struct mfd_ask *ask = &agent->asks.slots[i];
+
+        if (ask->call == 0 || ask->deadline_ns > now_ns)
+            continue;
+        if (agent->leave == MFD_STAY)
+            mfd_control_notice(agent, MFD_NOTICE_ASK_TIMEOUT, ask->attempt.call.pid, 0,
+                               &ask->attempt.asked, MFD_ANY);
+        answer_default(agent, &ask->attempt);
+        free_slot(agent, ask);
+    }
+}
+
+/* mfd_asks_default_all - nobody will answer any more */
+void mfd_asks_default_all(struct mfd_agent *agent)
+{
+    mfd_asks_expire(agent, UINT64_MAX);
+}
+
+/* mfd_asks_forget - the listener is about to be closed, its targets are gone */
+void mfd_asks_forget(struct mfd_agent *agent, int listener)
+{
+    for (unsigned i = 0; agent->asks.n > 0 && i < MFD_ASKS_MAX; i++) {
+        struct mfd_ask *ask = &agent->asks.slots[i];
+
+        if (ask->call != 0 && ask->attempt.call.listener == listener)
+            free_slot(agent, ask);
+    }
+}
+
+/* mfd_asks_next_ns - the nearest deadline; UINT64_MAX: nothing waits */
+uint64_t mfd_asks_next_ns(const struct mfd_asks *asks)
+{
+    uint64_t next = UINT64_MAX;
+
+    for (unsigned i = 0; asks->n > 0 && i < MFD_ASKS_MAX; i++)
+        if (asks->slots[i].call != 0 && asks->slots[i].deadline_ns < next)
+            next = asks->slots[i].deadline_ns;
+    return next;
+}

@@ -1,0 +1,435 @@
+/* connect.c - connect() in place
+ *
+ * Theory of operation: the address is copied once, and what is decided is decided on the copy. To
+ * redirect, the agent connects the program's own open file, through a duplicate, to the endpoint.
+ * Nothing changes identity, so epoll registrations, dups and options are as they were.
+ *
+ *   non-blocking socket   connect; its errno is the answer (0, EINPROGRESS, EISCONN, ...)
+ *   blocking socket       O_NONBLOCK is set for the one connect() and taken off again. EINPROGRESS,
+ *                         and EALREADY, are answered by CONTINUE: the program's own connect() finds
+ *                         the socket connecting, ignores its address argument, and waits in the
+ *                         kernel for that attempt, with its own signals and SO_SNDTIMEO
+ *                         (net/ipv4/af_inet.c, __inet_stream_connect, SS_CONNECTING). Anything else
+ *                         is the answer: the socket is unconnected again, and CONTINUE would go to
+ *                         the original address.
+ *
+ * An endpoint that refuses at once (errors of is_refusal) makes room for the next, before anything is
+ * answered. Not so when the error was left by an earlier attempt of the program's own
+ * (has_error): then connect() is how it asks for it, and it gets it.
+ *
+ *   pass     CONTINUE; in a strict service connected in place to the copied address, so that no
+ *            second reading of the program's memory decides anything
+ *   deny     the configured errno; EISCONN first, as the kernel would
+ *   ask      asks.c
+ *
+ * Left to the kernel, because its errno is the faithful one: lengths that are no address, memory that
+ * cannot be read, families other than the socket's, sockets that are not TCP. A strict service gets
+ * the same errno from a connect() in place, or from here.
+ *
+ * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change. In a
+ * strict service a thread that calls shutdown() between our CONTINUE and the kernel's check makes the
+ * socket unconnected, and the address is read again. Both windows are microseconds; README, limits.
+ * Source: connect(2), tcp(7). */
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "meshfd.h"
+
+/* A refusal says that this endpoint does not serve now; another may. */
+static bool is_refusal(int error)
+{
+    return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH;
+}
+
+static bool is_strict(const struct mfd_agent *agent)
+{
+    return (agent->flags & MFD_SETUP_STRICT) != 0;
+}
+
+static int fd_of(const struct mfd_notification *call)
+{
+    return (int)call->call.args[0];
+}
+
+static void account(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    mfd_stats_time(agent->stats->connect_ns, mfd_now_ns() - call->received_ns);
+}
+
+static void report(struct mfd_agent *agent, const struct mfd_attempt *attempt, uint32_t verdict,
+                   const struct mfd_address *given, int error, unsigned attempts)
+{
+    struct mfd_decided message = {
+        .pid = (uint32_t)attempt->call.pid,
+        .verdict = verdict,
+        .rule = attempt->rule,
+        .error = (uint32_t)error,
+        .attempts = attempts,
+        .asked = attempt->asked,
+    };
+
+    if ((agent->flags & MFD_SETUP_EVENTS) == 0)
+        return;
+    message.nanoseconds = (uint32_t)(mfd_now_ns() - attempt->call.received_ns);
+    if (given != NULL)
+        message.given = *given;
+    if (mfd_control_report(agent, &message, MFD_MSG_DECIDED, sizeof(message)) < 0)
+        agent->stats->events_lost++;
+}
+
+/* --- blocking and non-blocking ------------------------------------------------------------------------ */
+
+struct mode {
+    int fd;
+    int flags;
+};
+
+static struct mode mode_enter(int fd)
+{
+    struct mode mode = {.fd = fd, .flags = fcntl(fd, F_GETFL)};
+
+    if ((mode.flags & O_NONBLOCK) == 0)
+        (void)fcntl(fd, F_SETFL, mode.flags | O_NONBLOCK);
+    return mode;
+}
+
+static bool mode_leave(const struct mode *mode)
+{
+    bool blocking = (mode->flags & O_NONBLOCK) == 0;
+
+    if (blocking)
+        (void)fcntl(mode->fd, F_SETFL, mode->flags);
+    return blocking;
+}
+
+static void answer_attempt(struct mfd_agent *agent, const struct mfd_notification *call,
+                           bool blocking, int error)
+{
+    if (blocking && (error == EINPROGRESS || error == EALREADY))
+        mfd_answer_continue(agent, call);
+    else
+        mfd_answer_error(agent, call, -error);
+}
+
+/* --- in place to the copied address (strict) --------------------------------------------------------- */
+
+/* Takes fd over, and closes it before the answer: the program may close the socket next, and must find
+ * itself its only holder. */
+static void connect_as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt, int fd)
+{
+    struct mode mode = mode_enter(fd);
+    int error = connect(fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
+    bool blocking = mode_leave(&mode);
+
+    (void)close(fd);
+    answer_attempt(agent, &attempt->call, blocking, error);
+}
+
+/* What the kernel would do with this call, done here on the copied address. Other families than the
+ * internet's are left to the kernel: their addresses are names in the program's own view of files. */
+static void pass_strictly(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    const struct mfd_notification *call = &attempt->call;
+    MFD_CLOSE int fd = -1;
+    int domain;
+    int error;
+
+    mfd_socket_let_go(agent, call->pid, fd_of(call));
+    error = mfd_target_open_fd(call->pid, fd_of(call), &fd);
+    if (error < 0) {
+        mfd_answer_error(agent, call, error == -EBADF ? -EBADF : -EACCES);
+        return;
+    }
+    if (!mfd_notify_is_alive(call))
+        return;
+    if (mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain) == 0 && domain != AF_INET &&
+        domain != AF_INET6)
+        mfd_answer_continue(agent, call);
+    else
+        connect_as_asked(agent, attempt, mfd_take_fd(&fd));
+}
+
+/* mfd_connect_pass - it goes where the program asked */
+void mfd_connect_pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    agent->stats->passed++;
+    if (is_strict(agent)) {
+        pass_strictly(agent, attempt);
+        return;
+    }
+    mfd_socket_let_go(agent, attempt->call.pid, fd_of(&attempt->call));
+    mfd_answer_continue(agent, &attempt->call);
+}
+
+/* --- deny, redirect ------------------------------------------------------------------------------------- */
+
+/* The kernel's own errors come before any decision: a socket of another protocol, an address of
+ * another family. */
+static int take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                   struct mfd_socket *ret)
+{
+    int error = mfd_socket_take_up(agent, attempt->call.pid, fd_of(&attempt->call), ret);
+
+    if (error < 0)
+        return error;
+    if (ret->domain != attempt->sockaddr.any.sa_family) {
+        mfd_close_at(&ret->fd);
+        return -EAFNOSUPPORT;
+    }
+    return 0;
+}
+
+static void not_taken_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
+{
+    if (error == -EPERM)
+        mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, attempt->call.pid, EPERM, &attempt->asked,
+                           MFD_ANY);
+    mfd_connect_pass(agent, attempt);
+}
+
+/* mfd_connect_deny - it fails with this errno */
+void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
+{
+    struct mfd_socket socket = {.fd = -1};
+    union mfd_sockaddr peer;
+    socklen_t length = sizeof(peer);
+    int failed = take_up(agent, attempt, &socket);
+    MFD_CLOSE int fd = socket.fd;
+
+    if (failed < 0) {
+        not_taken_up(agent, attempt, failed);
+        return;
+    }
+    if (getpeername(fd, &peer.any, &length) == 0)
+        error = EISCONN;
+    mfd_close_at(&fd); /* before the answer, as in connect_as_asked() */
+    mfd_answer_error(agent, &attempt->call, -error);
+    agent->stats->denied++;
+    account(agent, &attempt->call);
+    report(agent, attempt, MFD_DENY, NULL, error, 0);
+}
+
+static bool is_v6only(const struct mfd_socket *socket)
+{
+    int v6only = 0;
+
+    return socket->domain == AF_INET6 &&
+           mfd_socket_option(socket->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only) == 0 && v6only != 0;
+}
+
+struct outcome {
+    int error;
+    int used;          /* candidate that the answer is about; -1: none could be written */
+    unsigned attempts; /* connect() calls made */
+};
+
+/* An error of an earlier attempt that the program has not been told; poll(2) does not consume it. */
+static bool has_error(int fd)
+{
+    struct pollfd polled = {.fd = fd};
+
+    return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0;
+}
+
+/* A connection to this host is refused while connect() still holds the socket's lock, so that it says
+ * EINPROGRESS, and the refusal is there a moment later. Asking once more yields the errno, and makes the
+ * socket unconnected (net/ipv4/af_inet.c, sock_error).
+ * Return: the errno that the attempt has come to by now. */
+static int settle(int fd, const union mfd_sockaddr *sockaddr, socklen_t length, int error)
+{
+    if (error != EINPROGRESS || !has_error(fd))
+        return error;
+    return connect(fd, &sockaddr->any, length) < 0 ? errno : 0;
+}
+
+static struct outcome try_candidates(const struct mfd_socket *socket,
+                                     const struct mfd_candidates *candidates)
+{
+    struct outcome outcome = {.error = ENETUNREACH, .used = -1};
+    bool once = candidates->n == 1 || (!socket->leased && has_error(socket->fd));
+
+    for (unsigned i = 0; i < candidates->n; i++) {
+        const struct mfd_address *address = candidates->addresses[i];
+        union mfd_sockaddr sockaddr;
+        socklen_t length;
+
+        if (mfd_address_format(address, socket->domain, &sockaddr, &length) < 0)
+            continue;
+        if (address->family == AF_INET && is_v6only(socket))
+            continue;
+        outcome.attempts++;
+        outcome.used = (int)i;
+        outcome.error = connect(socket->fd, &sockaddr.any, length) < 0 ? errno : 0;
+        if (once)
+            break;
+        /* the last one's refusal is the program's own, in the way that it would have got it */
+        if (i + 1 < candidates->n)
+            outcome.error = settle(socket->fd, &sockaddr, length, outcome.error);
+        if (!is_refusal(outcome.error))
+            break;
+    }
+    return outcome;
+}
+
+static void count_outcome(struct mfd_agent *agent, const struct mfd_candidates *candidates,
+                          const struct outcome *outcome)
+{
+    if (outcome->attempts > 1)
+        agent->stats->retried += outcome->attempts - 1;
+    if (outcome->error == 0 || outcome->error == EINPROGRESS) {
+        agent->stats->redirected++;
+        if (candidates->tallies[outcome->used] != NULL)
+            ++*candidates->tallies[outcome->used];
+    } else if (outcome->error != EALREADY && outcome->error != EISCONN) {
+        agent->stats->refused++;
+    }
+}
+
+/* mfd_connect_redirect - it goes to the first of these endpoints that does not refuse at once */
+void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                          const struct mfd_candidates *candidates)
+{
+    const struct mfd_notification *call = &attempt->call;
+    struct mfd_socket socket = {.fd = -1};
+    struct outcome outcome;
+    struct mode mode;
+    int error = take_up(agent, attempt, &socket);
+    MFD_CLOSE int fd = socket.fd;
+    bool blocking;
+
+    if (error < 0) {
+        not_taken_up(agent, attempt, error);
+        return;
+    }
+    if (!mfd_notify_is_alive(call)) {
+        agent->stats->vanished++;
+        return;
+    }
+    mode = mode_enter(fd);
+    outcome = try_candidates(&socket, candidates);
+    blocking = mode_leave(&mode);
+    mfd_close_at(&fd); /* before the answer, as in connect_as_asked() */
+    answer_attempt(agent, call, blocking, outcome.error);
+    account(agent, call);
+    count_outcome(agent, candidates, &outcome);
+    if (outcome.used < 0)
+        mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
+    report(agent, attempt, MFD_REDIRECT,
+           outcome.used < 0 ? NULL : candidates->addresses[outcome.used], outcome.error,
+           outcome.attempts);
+}
+
+static uint32_t next_random(uint32_t *state)
+{
+    uint32_t x = *state; /* xorshift32, Marsaglia 2003 */
+
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    return *state = x;
+}
+
+/* The endpoint whose turn it is, then its neighbours, without those of weight 0. */
+static void choose_candidates(struct mfd_agent *agent, uint32_t index, struct mfd_candidates *ret)
+{
+    const struct mfd_table *table = agent->table;
+    const struct mfd_table_upstream *upstream = mfd_table_upstream(table, index);
+    uint32_t turn =
+        upstream->balance == MFD_RANDOM ? next_random(&agent->random) : agent->cursors[index]++;
+    uint32_t first = mfd_table_schedule(table, upstream)[turn % upstream->n_schedule];
+
+    ret->n = 0;
+    for (uint32_t i = 0; i < upstream->n_endpoints && ret->n < MFD_ENDPOINTS_MAX; i++) {
+        uint32_t at = upstream->first_endpoint + (first + i) % upstream->n_endpoints;
+        const struct mfd_endpoint *endpoint = mfd_table_endpoint(table, at);
+
+        if (endpoint->weight == 0)
+            continue;
+        ret->addresses[ret->n] = &endpoint->address;
+        ret->tallies[ret->n] = agent->tally == NULL ? NULL : &agent->tally[table->n_rules + at];
+        ret->n++;
+    }
+}
+
+static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
+{
+    struct mfd_candidates candidates;
+    struct mfd_match match;
+
+    mfd_routes_find(agent->table, &attempt->asked, &match);
+    attempt->rule = match.rule;
+    if (match.rule != MFD_ANY && agent->tally != NULL)
+        agent->tally[match.rule]++;
+    switch (match.verdict) {
+    case MFD_REDIRECT:
+        choose_candidates(agent, match.argument, &candidates);
+        mfd_connect_redirect(agent, attempt, &candidates);
+        break;
+    case MFD_DENY:
+        mfd_connect_deny(agent, attempt, (int)match.argument);
+        break;
+    case MFD_ASK:
+        mfd_asks_put(agent, attempt);
+        break;
+    default:
+        mfd_connect_pass(agent, attempt);
+        break;
+    }
+}
+
+/* An address that could not be copied. The kernel tells the program why; in a strict service it must
+ * not be given the chance to read an address that has appeared since. */
+static void unread(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
+{
+    const struct mfd_notification *call = &attempt->call;
+    MFD_CLOSE int fd = -1;
+
+    if (error == -EPERM)
+        mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, call->pid, EPERM, NULL, MFD_ANY);
+    mfd_socket_let_go(agent, call->pid, fd_of(call));
+    if (!is_strict(agent))
+        mfd_answer_continue(agent, call);
+    else if (error == -EPERM)
+        mfd_answer_error(agent, call, -EACCES);
+    else
+        mfd_answer_error(agent, call,
+                         mfd_target_open_fd(call->pid, fd_of(call), &fd) == -EBADF ? -EBADF
+                                                                                   : error);
+}
+
+/* mfd_connect_handle - answer connect() */
+void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    struct mfd_attempt attempt = {.call = *call};
+    int length = (int)call->call.args[2];
+    int error;
+
+    if (call->pid == 0) {
+        mfd_control_notice(agent, MFD_NOTICE_FOREIGN_PID, 0, 0, NULL, MFD_ANY);
+        if (is_strict(agent))
+            mfd_answer_error(agent, call, -EACCES);
+        else
+            mfd_answer_continue(agent, call);
+        return;
+    }
+    /* EINVAL, whatever the memory holds */
+    if (length < (int)sizeof(sa_family_t) || length > MFD_SOCKADDR_MAX) {
+        mfd_socket_let_go(agent, call->pid, fd_of(call));
+        mfd_answer_continue(agent, call);
+        return;
+    }
+    attempt.length = (socklen_t)length;
+    error = mfd_target_read(call->pid, call->call.args[1], attempt.sockaddr.bytes, attempt.length);
+    if (error < 0) {
+        unread(agent, &attempt, error);
+        return;
+    }
+    if (mfd_address_parse(&attempt.sockaddr, attempt.length, &attempt.asked) < 0) {
+        mfd_connect_pass(agent, &attempt);
+        return;
+    }
+    agent->stats->connects++;
+    decide(agent, &attempt);
+}

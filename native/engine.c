@@ -1,0 +1,75 @@
+/* engine.c - small things that Python cannot do by itself
+ *
+ * Everything here runs in the supervisor or the command, never in an agent. */
+#include "engine.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "filter.h"
+#include "routes.h"
+#include "util.h"
+
+static_assert(MFD_ENGINE_FILTER_MAX == MFD_FILTER_MAX, "one filter fits");
+static_assert(sizeof(struct sock_filter) == sizeof(uint64_t), "one instruction is one word");
+
+int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t *ret_verdict,
+                      uint32_t *ret_rule, uint32_t *ret_argument)
+{
+    const struct mfd_table *table;
+    struct mfd_match match;
+    int error = mfd_routes_map(table_fd, &table);
+
+    if (error < 0)
+        return error;
+    mfd_routes_find(table, address, &match);
+    mfd_routes_unmap(table);
+    *ret_verdict = match.verdict;
+    *ret_rule = match.rule;
+    *ret_argument = match.argument;
+    return 0;
+}
+
+unsigned mfd_engine_filter(uint32_t setup_flags, int bind, uint64_t *ret_words)
+{
+    struct mfd_filter_features features = {
+        .create = (setup_flags & MFD_SETUP_CREATE) != 0,
+        .strict = (setup_flags & MFD_SETUP_STRICT) != 0,
+        .bind = bind != 0,
+    };
+    struct sock_filter program[MFD_FILTER_MAX];
+    unsigned n = mfd_filter_build(&features, program);
+
+    memcpy(ret_words, program, n * sizeof(program[0]));
+    return n;
+}
+
+int mfd_engine_signals_open(uint64_t signals)
+{
+    sigset_t set;
+    int fd;
+
+    sigemptyset(&set);
+    for (int signo = 1; signo <= 64; signo++)
+        if ((signals >> (signo - 1)) & 1)
+            (void)sigaddset(&set, signo);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+int mfd_engine_signals_next(int signal_fd, int *ret_signo, int *ret_code, int *ret_pid)
+{
+    struct signalfd_siginfo info;
+    ssize_t n = read(signal_fd, &info, sizeof(info));
+
+    if (n < 0)
+        return errno == EAGAIN ? 0 : -errno;
+    *ret_signo = (int)info.ssi_signo;
+    *ret_code = info.ssi_code;
+    *ret_pid = (int)info.ssi_pid;
+    return 1;
+}

@@ -1,0 +1,31 @@
+/* engine.h - the C functions that Python calls (engine.c, routes_compile.c) */
+#ifndef MESHFD_ENGINE_H
+#define MESHFD_ENGINE_H
+
+#include <stdint.h>
+
+#include "wire.h"
+
+/* cdef begin */
+/* Rules to a sealed route table: a memfd, or -errno. See routes_compile.c. */
+int mfd_routes_compile(const struct mfd_rule *rules, uint32_t n_rules,
+                       const struct mfd_upstream *upstreams, uint32_t n_upstreams,
+                       const struct mfd_endpoint *endpoints, uint32_t n_endpoints);
+
+/* What a table says of an address, as an agent would see it; 0 or -errno. */
+int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t *ret_verdict,
+                      uint32_t *ret_rule, uint32_t *ret_argument);
+
+/* The filter that SETUP flags ask for, as struct sock_filter words of 8 bytes; returns how many. */
+#define MFD_ENGINE_FILTER_MAX 256
+unsigned mfd_engine_filter(uint32_t setup_flags, int bind, uint64_t *ret_words);
+
+/* A signalfd(2) for these signals (bit n-1: signal n), which are blocked; or -errno. */
+int mfd_engine_signals_open(uint64_t signals);
+
+/* The next one: its number, siginfo's si_code and the sender's pid. Returns 1, 0 when none waits, or
+ * -errno. */
+int mfd_engine_signals_next(int signal_fd, int *ret_signo, int *ret_code, int *ret_pid);
+/* cdef end */
+
+#endif

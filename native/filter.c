@@ -1,0 +1,200 @@
+/* filter.c - build the seccomp filter of a service
+ *
+ * Theory of operation: the filter first separates the ABIs, then compares the call's number with the
+ * few that matter. A call that is in none of the lists is allowed having looked at nothing but
+ * architecture and number; the kernel sees that when the filter is installed and answers such calls
+ * from a bitmap ever after, without running the filter (kernel/seccomp.c, seccomp_cache_prepare).
+ *
+ *   socket        notify for AF_INET and AF_INET6 with SOCK_STREAM and TCP; the rest is allowed
+ *   connect       notify when the length can be an internet address: 16 to 128 bytes, but not 110,
+ *   bind          which is sizeof(struct sockaddr_un); in a strict service: always (connect)
+ *   listen        notify
+ *   socketcall    notify for those four, decided on its first argument
+ *   sendto, ...   strict: MSG_FASTOPEN fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off,
+ *                 because it would connect without connect()
+ *   io_uring      fails with ENOSYS: its requests never meet seccomp
+ *   other ABIs    every call fails with ENOSYS (x32, and what the kernel may learn one day)
+ *
+ * Arguments are compared by their low 32 bits: the calls declare them as int.
+ * Source: seccomp(2), bpf classic in linux/Documentation/networking/filter.rst. */
+#include "filter.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "abi.h"
+
+#ifndef MSG_FASTOPEN
+#define MSG_FASTOPEN 0x20000000
+#endif
+
+#define SOCK_TYPE_BITS 0xf /* linux/net.h: SOCK_TYPE_MASK */
+#define SOCKADDR_MIN 16    /* sizeof(struct sockaddr_in) */
+#define SOCKADDR_MAX 128   /* sizeof(struct sockaddr_storage) */
+
+#define AT_NR offsetof(struct seccomp_data, nr)
+#define AT_ARCH offsetof(struct seccomp_data, arch)
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define AT_ARG(n) (offsetof(struct seccomp_data, args) + 8 * (n))
+#else
+#define AT_ARG(n) (offsetof(struct seccomp_data, args) + 8 * (n) + 4)
+#endif
+
+#define DO_NOTIFY SECCOMP_RET_USER_NOTIF
+#define DO_ALLOW SECCOMP_RET_ALLOW
+#define DO_FAIL(error) (SECCOMP_RET_ERRNO | (error))
+
+struct assembler {
+    struct sock_filter *program;
+    unsigned n;
+};
+
+static void put(struct assembler *as, uint16_t code, uint32_t k, uint8_t if_true, uint8_t if_false)
+{
+    as->program[as->n++] =
+        (struct sock_filter){.code = code, .jt = if_true, .jf = if_false, .k = k};
+}
+
+static void load(struct assembler *as, size_t at)
+{
+    put(as, BPF_LD | BPF_W | BPF_ABS, (uint32_t)at, 0, 0);
+}
+
+static void result(struct assembler *as, uint32_t action)
+{
+    put(as, BPF_RET | BPF_K, action, 0, 0);
+}
+
+static void result_if(struct assembler *as, uint16_t test, uint32_t k, uint32_t action)
+{
+    put(as, BPF_JMP | BPF_K | test, k, 0, 1);
+    result(as, action);
+}
+
+static void result_unless(struct assembler *as, uint16_t test, uint32_t k, uint32_t action)
+{
+    put(as, BPF_JMP | BPF_K | test, k, 1, 0);
+    result(as, action);
+}
+
+/* Opens a block that runs only when the accumulator equals k; the block must end in a result. */
+static unsigned block_if(struct assembler *as, uint32_t k)
+{
+    put(as, BPF_JMP | BPF_K | BPF_JEQ, k, 0, 0);
+    return as->n;
+}
+
+static void block_end(struct assembler *as, unsigned begin)
+{
+    as->program[begin - 1].jf = (uint8_t)(as->n - begin);
+}
+
+static void socket_block(struct assembler *as, int nr)
+{
+    unsigned begin = block_if(as, (uint32_t)nr);
+
+    load(as, AT_ARG(0));
+    put(as, BPF_JMP | BPF_K | BPF_JEQ, AF_INET, 2, 0);
+    result_unless(as, BPF_JEQ, AF_INET6, DO_ALLOW);
+    load(as, AT_ARG(1));
+    put(as, BPF_ALU | BPF_K | BPF_AND, SOCK_TYPE_BITS, 0, 0);
+    result_unless(as, BPF_JEQ, SOCK_STREAM, DO_ALLOW);
+    load(as, AT_ARG(2));
+    result_if(as, BPF_JEQ, 0, DO_NOTIFY);
+    result_if(as, BPF_JEQ, IPPROTO_TCP, DO_NOTIFY);
+    result_if(as, BPF_JEQ, IPPROTO_MPTCP, DO_NOTIFY);
+    result(as, DO_ALLOW);
+    block_end(as, begin);
+}
+
+static void address_block(struct assembler *as, int nr)
+{
+    unsigned begin = block_if(as, (uint32_t)nr);
+
+    load(as, AT_ARG(2));
+    result_if(as, BPF_JGT, SOCKADDR_MAX, DO_ALLOW);
+    result_unless(as, BPF_JGE, SOCKADDR_MIN, DO_ALLOW);
+    result_if(as, BPF_JEQ, sizeof(struct sockaddr_un), DO_ALLOW);
+    result(as, DO_NOTIFY);
+    block_end(as, begin);
+}
+
+static void fast_open_block(struct assembler *as, int nr, unsigned flags_argument)
+{
+    unsigned begin = block_if(as, (uint32_t)nr);
+
+    load(as, AT_ARG(flags_argument));
+    result_if(as, BPF_JSET, MSG_FASTOPEN, DO_FAIL(EOPNOTSUPP));
+    result(as, DO_ALLOW);
+    block_end(as, begin);
+}
+
+static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
+                             const struct mfd_filter_features *features)
+{
+    unsigned begin = block_if(as, (uint32_t)abi->socketcall);
+
+    load(as, AT_ARG(0));
+    result_if(as, BPF_JEQ, MFD_SYS_CONNECT, DO_NOTIFY);
+    if (features->create)
+        result_if(as, BPF_JEQ, MFD_SYS_SOCKET, DO_NOTIFY);
+    if (features->bind) {
+        result_if(as, BPF_JEQ, MFD_SYS_BIND, DO_NOTIFY);
+        result_if(as, BPF_JEQ, MFD_SYS_LISTEN, DO_NOTIFY);
+    }
+    result(as, DO_ALLOW);
+    block_end(as, begin);
+}
+
+/* The rules of one ABI; the accumulator holds the call's number. Ends in a result. */
+static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
+                      const struct mfd_filter_features *features)
+{
+    result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup, DO_FAIL(ENOSYS));
+    if (features->create)
+        socket_block(as, abi->socket);
+    if (features->strict)
+        result_if(as, BPF_JEQ, (uint32_t)abi->connect, DO_NOTIFY);
+    else
+        address_block(as, abi->connect);
+    if (features->bind) {
+        address_block(as, abi->bind);
+        result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
+    }
+    if (abi->socketcall >= 0)
+        socketcall_block(as, abi, features);
+    if (features->strict) {
+        fast_open_block(as, abi->sendto, 3);
+        fast_open_block(as, abi->sendmsg, 2);
+        fast_open_block(as, abi->sendmmsg, 3);
+    }
+    result(as, DO_ALLOW);
+}
+
+/* mfd_filter_build - write the filter of a service with these features
+ * Return: the number of instructions. */
+unsigned mfd_filter_build(const struct mfd_filter_features *features,
+                          struct sock_filter ret_program[MFD_FILTER_MAX])
+{
+    struct assembler as = {.program = ret_program};
+    unsigned begin;
+
+    load(&as, AT_ARCH);
+    begin = block_if(&as, mfd_abi_native.arch);
+    load(&as, AT_NR);
+#ifdef MFD_X32_BIT
+    result_if(&as, BPF_JGE, MFD_X32_BIT, DO_FAIL(ENOSYS));
+#endif
+    abi_rules(&as, &mfd_abi_native, features);
+    block_end(&as, begin);
+
+    begin = block_if(&as, mfd_abi_compat.arch);
+    load(&as, AT_NR);
+    abi_rules(&as, &mfd_abi_compat, features);
+    block_end(&as, begin);
+
+    result(&as, DO_FAIL(ENOSYS));
+    return as.n;
+}

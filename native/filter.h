@@ -1,0 +1,37 @@
+/* filter.h - the seccomp filter of a service, and reading the calls that it traps (filter.c, call.c) */
+#ifndef MESHFD_FILTER_H
+#define MESHFD_FILTER_H
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MFD_FILTER_MAX 256 /* instructions; a full filter has about 120 */
+
+struct mfd_filter_features {
+    bool create; /* trap socket(): the agent makes the service's TCP sockets */
+    bool bind;   /* trap bind() and listen() */
+    bool strict; /* trap every connect(), whatever its length; refuse TCP Fast Open by send */
+};
+
+unsigned mfd_filter_build(const struct mfd_filter_features *features,
+                          struct sock_filter ret_program[MFD_FILTER_MAX]);
+
+enum mfd_call_kind {
+    MFD_CALL_OTHER, /* trapped, but nothing to do with it: let it run */
+    MFD_CALL_SOCKET,
+    MFD_CALL_CONNECT,
+    MFD_CALL_BIND,
+    MFD_CALL_LISTEN,
+    MFD_CALL_LOST, /* its arguments could not be read */
+};
+
+struct mfd_call_args {
+    enum mfd_call_kind kind;
+    uint64_t args[3];
+};
+
+void mfd_call_decode(const struct seccomp_notif *request, struct mfd_call_args *ret_call);
+
+#endif

@@ -1,0 +1,281 @@
+/* meshfd.h - the agent's mechanisms and what each offers the others
+ *
+ * One section a file. An agent is one process with one thread and one poll loop (agent.c); nothing
+ * here waits, and nothing on the way of a call allocates. */
+#ifndef MESHFD_H
+#define MESHFD_H
+
+#include <linux/seccomp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "address.h"
+#include "filter.h"
+#include "routes.h"
+#include "util.h"
+#include "wire.h"
+
+#define MFD_LISTENERS_MAX 32 /* filters with living processes: one a start of the service */
+#define MFD_LEASES_MAX 256
+#define MFD_ASKS_MAX 256
+#define MFD_SPAWNED_MAX 64
+
+struct mfd_agent;
+
+/* --- notify.c: receive calls, answer them ------------------------------------------------------ */
+
+struct mfd_notification {
+    int listener;
+    uint64_t id;
+    pid_t pid; /* a thread's */
+    uint64_t received_ns;
+    struct mfd_call_args call;
+};
+
+struct mfd_notify {
+    struct seccomp_notif_sizes sizes;
+    int listeners[MFD_LISTENERS_MAX];
+    unsigned n_listeners;
+};
+
+int mfd_notify_open(struct mfd_notify *notify);
+int mfd_notify_add(struct mfd_notify *notify, int listener_fd);
+void mfd_notify_drop(struct mfd_notify *notify, unsigned index);
+int mfd_notify_receive(struct mfd_notify *notify, unsigned index, struct mfd_notification *ret);
+bool mfd_notify_is_alive(const struct mfd_notification *call);
+void mfd_answer_error(struct mfd_agent *agent, const struct mfd_notification *call, int error);
+void mfd_answer_continue(struct mfd_agent *agent, const struct mfd_notification *call);
+int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec);
+int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec);
+
+/* --- target.c: look into the thread whose call waits ------------------------------------------- */
+
+int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size);
+int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
+void mfd_target_forget_all(void);
+int mfd_target_same_file(pid_t pid, int fd, int own_fd);
+int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
+
+/* --- leases.c: duplicates held for a short while after socket() -------------------------------- */
+
+struct mfd_lease {
+    uint64_t expires_ns;
+    uint64_t cookie; /* SO_COOKIE once somebody asked for it; 0 before */
+    int own_fd;      /* -1: given up */
+    int fd;          /* number in the target, a hint only */
+    int domain;
+};
+
+struct mfd_leases {
+    struct mfd_lease ring[MFD_LEASES_MAX];
+    unsigned first; /* oldest */
+    unsigned n;     /* entries in use, given up ones between them included */
+    unsigned n_held;
+};
+
+void mfd_leases_put(struct mfd_leases *leases, int own_fd, int domain, int fd, uint64_t now_ns);
+int mfd_leases_take(struct mfd_leases *leases, pid_t pid, int fd, int *ret_fd, int *ret_domain);
+bool mfd_leases_release_same(struct mfd_leases *leases, int own_fd);
+void mfd_leases_expire(struct mfd_leases *leases, uint64_t now_ns);
+uint64_t mfd_leases_next_ns(const struct mfd_leases *leases);
+void mfd_leases_drop_all(struct mfd_leases *leases);
+
+/* --- sockets.c: socket(), and taking up the socket that a call names --------------------------- */
+
+struct mfd_socket { /* a TCP socket that a call names */
+    int fd;         /* the agent's own duplicate, owned */
+    int domain;     /* AF_INET or AF_INET6 */
+    bool leased;    /* it was: so it has settled nowhere before */
+};
+
+void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_socket *ret_socket);
+void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd);
+int mfd_socket_option(int fd, int level, int name, int *ret_value);
+uint64_t mfd_socket_cookie(int fd);
+bool mfd_socket_is_tcp(int fd);
+
+/* --- connect.c: connect() in place -------------------------------------------------------------- */
+
+struct mfd_attempt { /* one connect() whose target and destination are known */
+    struct mfd_notification call;
+    union mfd_sockaddr sockaddr; /* as the program gave it, copied once */
+    socklen_t length;
+    struct mfd_address asked;
+    uint32_t rule;
+};
+
+struct mfd_candidates { /* endpoints in the order in which they are tried */
+    const struct mfd_address *addresses[MFD_ENDPOINTS_MAX];
+    uint64_t *tallies[MFD_ENDPOINTS_MAX]; /* where a connection to it is counted, or NULL */
+    unsigned n;
+};
+
+void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_connect_pass(struct mfd_agent *agent, const struct mfd_attempt *attempt);
+void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error);
+void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                          const struct mfd_candidates *candidates);
+
+/* --- asks.c: calls that wait for the supervisor's verdict --------------------------------------- */
+
+struct mfd_ask {
+    uint64_t call; /* 0: free */
+    uint64_t deadline_ns;
+    struct mfd_attempt attempt;
+};
+
+struct mfd_asks {
+    struct mfd_ask slots[MFD_ASKS_MAX];
+    uint64_t last_call;
+    unsigned n;
+};
+
+void mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt);
+void mfd_asks_answer(struct mfd_agent *agent, const struct mfd_verdict_msg *verdict);
+void mfd_asks_expire(struct mfd_agent *agent, uint64_t now_ns);
+void mfd_asks_default_all(struct mfd_agent *agent);
+void mfd_asks_forget(struct mfd_agent *agent, int listener);
+uint64_t mfd_asks_next_ns(const struct mfd_asks *asks);
+
+/* --- listening.c: the sockets opened before the daemon; activation.c: bind() and listen() ------- */
+
+struct mfd_listening {
+    int fd; /* -1: no such index */
+    uint64_t cookie;
+    struct mfd_address address;
+    int domain;
+    bool v6only;
+    uint32_t backlog;
+};
+
+#define MFD_BOUND_KINDS 3 /* LISTENING, HANDED, MISMATCH */
+
+/* The last report of each kind about one socket that found the channel full; header.type 0: none. */
+struct mfd_bound_reports {
+    struct mfd_bound unsent[MFD_BOUND_KINDS];
+};
+
+struct mfd_listening_sockets {
+    struct mfd_listening sockets[MFD_LISTEN_MAX];
+    unsigned n; /* indices given out so far that are in use, or were below one in use */
+};
+
+int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
+                       uint32_t *ret_index);
+int mfd_listening_close(struct mfd_listening_sockets *all, uint32_t index);
+int mfd_listening_find(const struct mfd_listening_sockets *all, int fd);
+void mfd_listening_rearm_all(struct mfd_agent *agent);
+void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_options_carry(int from_fd, int to_fd);
+struct mfd_registrations;
+int mfd_epoll_collect(pid_t pid, int fd, struct mfd_registrations **ret_found);
+int mfd_epoll_restore(struct mfd_registrations *found, int file_fd, int at_fd);
+
+/* --- spawn.c: start a program under its filter -------------------------------------------------- */
+
+struct mfd_program_view { /* a program block, mapped and checked */
+    const struct mfd_program *program;
+    size_t size;
+    const uint32_t *groups;
+    const char *working_dir;
+    const char *file;
+    char **argv;
+    char **envp;
+    char **vectors; /* what argv and envp point into; owned */
+};
+
+struct mfd_spawn_request {
+    const struct mfd_program_view *view;
+    const struct mfd_filter_features *features;
+    uint32_t flags;   /* MFD_SPAWN_* */
+    const int *stdio; /* three fds, or NULL */
+    struct rlimit nofile;
+};
+
+struct mfd_spawn_result {
+    pid_t pid;
+    int listener_fd;
+    int error; /* errno at the stage */
+    enum mfd_stage stage;
+};
+
+int mfd_program_open(int block_fd, struct mfd_program_view *ret_view);
+void mfd_program_close(struct mfd_program_view *view);
+int mfd_spawn(const struct mfd_spawn_request *request, struct mfd_spawn_result *ret_result);
+
+/* --- children.c: reap, signal, end ---------------------------------------------------------------- */
+
+struct mfd_children {
+    pid_t spawned[MFD_SPAWNED_MAX]; /* whose end is reported; 0: free */
+    pid_t main;                     /* spawned last, 0 when it has ended */
+    bool ending;                    /* SIGKILL everything, and what is re-parented to us */
+    bool none;                      /* nothing left to wait for */
+    uint64_t stop_deadline_ns;      /* SIGKILL then; 0: not stopping */
+};
+
+int mfd_children_add(struct mfd_children *children, pid_t pid);
+void mfd_children_reap(struct mfd_agent *agent);
+int mfd_children_signal(struct mfd_agent *agent, int signo, uint32_t scope);
+void mfd_children_end(struct mfd_children *children);
+
+/* --- control.c: the supervisor's requests, the agent's reports ---------------------------------- */
+
+struct mfd_control {
+    int fd;
+    bool full;            /* a report that must not be lost waits for room */
+    struct mfd_done done; /* an answer that found the channel full; header.type 0: none */
+    struct mfd_bound_reports bound[MFD_LISTEN_MAX + 1]; /* the last: sockets of no index */
+};
+
+void mfd_control_receive(struct mfd_agent *agent);
+int mfd_control_report(struct mfd_agent *agent, void *message, uint16_t type, size_t size);
+void mfd_control_bound(struct mfd_agent *agent, uint16_t type, pid_t pid, uint32_t index,
+                       const struct mfd_address *address);
+void mfd_control_notice(struct mfd_agent *agent, enum mfd_notice notice, pid_t pid, int error,
+                        const struct mfd_address *address, uint32_t index);
+void mfd_control_flush(struct mfd_agent *agent);
+
+/* --- stats.c ---------------------------------------------------------------------------------------- */
+
+int mfd_stats_open(struct mfd_stats **ret_stats, int *ret_fd);
+void mfd_stats_time(uint64_t *histogram, uint64_t nanoseconds);
+
+/* --- agent.c ---------------------------------------------------------------------------------------- */
+
+enum mfd_leave {
+    MFD_STAY,     /* the supervisor is there */
+    MFD_DETACHED, /* it left on purpose: serve what runs, then exit */
+    MFD_LOST,     /* it vanished: stop what runs, then exit */
+};
+
+struct mfd_agent {
+    int signal_fd;
+    struct rlimit nofile; /* as inherited; programs get it back */
+    enum mfd_leave leave;
+    bool occupied;  /* something was spawned, and its end is not yet reported */
+    uint32_t flags; /* MFD_SETUP_* */
+    bool ready_any; /* MFD_SPAWN_READY_ANY of the last spawn */
+    uint32_t ask_timeout_ms;
+    uint32_t stop_signal;
+    uint32_t stop_timeout_ms;
+    const struct mfd_table *table;
+    uint64_t *tally; /* n_rules + n_endpoints counters beside the table, or NULL */
+    size_t tally_size;
+    uint32_t *cursors; /* one an upstream of the table */
+    uint32_t random;   /* xorshift state */
+    struct mfd_stats *stats;
+    int stats_fd;
+    struct mfd_control control;
+    struct mfd_notify notify;
+    struct mfd_leases leases;
+    struct mfd_asks asks;
+    struct mfd_listening_sockets listening;
+    struct mfd_children children;
+    uint64_t noticed; /* bit per notice: once a spawn is enough */
+};
+
+#endif

@@ -1,0 +1,154 @@
+/* sockets.c - socket(), and taking up the socket that a later call names
+ *
+ * Theory of operation: socket() of a TCP socket is answered with one that the agent makes. It has
+ * the agent's network namespace and cgroup, which are the service's, and the identity that the agent
+ * creates files with (setfsuid), which is the service's too. Its errors are socket()'s errors, but
+ * for the agent's own want of fds: then the program makes its socket itself, and loses nothing.
+ *
+ * A later call (connect, bind, listen) names the socket by thread and fd number. Taking it up yields
+ * a duplicate of the open file: the lease if there is one, else a re-opened one. In either case the
+ * lease is over then, because the socket settles. Sockets that were never made here (inherited, received over
+ * a unix socket, track = "connect") are taken up by re-opening just the same.
+ * Source: socket(2), socket(7), pidfd_getfd(2). */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "kernel.h"
+#include "meshfd.h"
+
+#define SOCK_TYPE_BITS 0xf /* linux/net.h: SOCK_TYPE_MASK */
+
+/* mfd_socket_option - an int option
+ * Return: 0 or -errno. */
+int mfd_socket_option(int fd, int level, int name, int *ret_value)
+{
+    socklen_t size = sizeof(*ret_value);
+
+    return getsockopt(fd, level, name, ret_value, &size) < 0 ? -errno : 0;
+}
+
+/* mfd_socket_cookie - SO_COOKIE, or 0 when fd is no socket */
+uint64_t mfd_socket_cookie(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t size = sizeof(cookie);
+
+    return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0 ? 0 : cookie;
+}
+
+static bool is_tcp(int domain, int type, int protocol)
+{
+    return (domain == AF_INET || domain == AF_INET6) && type == SOCK_STREAM &&
+           (protocol == 0 || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+}
+
+/* mfd_socket_is_tcp - is fd a TCP (or MPTCP) socket?
+ * Only those answer an option of TCP's; one call where domain, type and protocol would be three. */
+bool mfd_socket_is_tcp(int fd)
+{
+    int ignored;
+
+    return mfd_socket_option(fd, IPPROTO_TCP, TCP_NODELAY, &ignored) == 0;
+}
+
+/* Make the socket; when it is the agent that has no fd left, make room once.
+ * Return: the fd, or -errno. */
+static int create(struct mfd_agent *agent, int domain, int type, int protocol)
+{
+    int fd = socket(domain, type | SOCK_CLOEXEC, protocol);
+
+    if (fd < 0 && errno == EMFILE) {
+        mfd_leases_drop_all(&agent->leases);
+        fd = socket(domain, type | SOCK_CLOEXEC, protocol);
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+/* mfd_socket_handle - answer socket() */
+void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    int domain = (int)call->call.args[0];
+    int type = (int)call->call.args[1];
+    int protocol = (int)call->call.args[2];
+    MFD_CLOSE int fd = -1;
+    int added;
+
+    if (call->pid == 0 || !is_tcp(domain, type & SOCK_TYPE_BITS, protocol)) {
+        mfd_answer_continue(agent, call);
+        return;
+    }
+    fd = create(agent, domain, type, protocol);
+    if (fd == -EMFILE) {
+        mfd_answer_continue(agent, call);
+        return;
+    }
+    if (fd < 0) {
+        mfd_answer_error(agent, call, fd);
+        return;
+    }
+    added = mfd_answer_fd(call, fd, (type & SOCK_CLOEXEC) != 0);
+    if (added == -ENOENT) {
+        agent->stats->vanished++;
+        return;
+    }
+    if (added < 0) {
+        mfd_answer_error(agent, call, added);
+        return;
+    }
+    agent->stats->sockets++;
+    mfd_leases_put(&agent->leases, mfd_take_fd(&fd), domain, added, call->received_ns);
+}
+
+/* Room for one more fd if need be. */
+static int reopen(struct mfd_agent *agent, pid_t pid, int fd, int *ret_fd)
+{
+    int error = mfd_target_open_fd(pid, fd, ret_fd);
+
+    if (error != -EMFILE)
+        return error;
+    mfd_leases_drop_all(&agent->leases);
+    mfd_target_forget_all();
+    return mfd_target_open_fd(pid, fd, ret_fd);
+}
+
+/* mfd_socket_take_up - the TCP socket that the target has at fd
+ * Its lease is over afterwards.
+ * Return: 0; -EPROTONOSUPPORT when it is something else; -EBADF; -EPERM; -ESRCH; -EMFILE. */
+int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_socket *ret_socket)
+{
+    MFD_CLOSE int own_fd = -1;
+    bool leased = true;
+    int domain;
+    int error;
+
+    if (mfd_leases_take(&agent->leases, pid, fd, &own_fd, &domain) < 0) {
+        error = reopen(agent, pid, fd, &own_fd);
+        if (error < 0)
+            return error;
+        if (!mfd_socket_is_tcp(own_fd))
+            return -EPROTONOSUPPORT;
+        error = mfd_socket_option(own_fd, SOL_SOCKET, SO_DOMAIN, &domain);
+        if (error < 0)
+            return error;
+        leased = mfd_leases_release_same(&agent->leases, own_fd);
+        agent->stats->adopted += !leased;
+    }
+    *ret_socket =
+        (struct mfd_socket){.fd = mfd_take_fd(&own_fd), .domain = domain, .leased = leased};
+    return 0;
+}
+
+/* mfd_socket_let_go - give up the lease on what the target has at fd: the kernel acts on it next */
+void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd)
+{
+    MFD_CLOSE int own_fd = -1;
+    int domain;
+
+    if (agent->leases.n_held == 0)
+        return;
+    if (mfd_leases_take(&agent->leases, pid, fd, &own_fd, &domain) == 0)
+        return;
+    if (reopen(agent, pid, fd, &own_fd) == 0)
+        (void)mfd_leases_release_same(&agent->leases, own_fd);
+}

@@ -1,0 +1,175 @@
+/* target.c - look into the thread whose call waits
+ *
+ * Every function takes the thread's id as the notification gave it. Between receiving a call and
+ * using such an id the thread may have been killed and its id given to another; so whoever uses what
+ * was learned here checks mfd_notify_is_alive() afterwards, and acts only then.
+ * Permission is ptrace's (PTRACE_MODE_ATTACH): the agent is an ancestor with the same identity, or
+ * privileged; a program that made itself non-dumpable is out of an unprivileged agent's reach (EPERM).
+ * Source: process_vm_readv(2), pidfd_getfd(2), kcmp(2), proc(5). */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "kernel.h"
+#include "meshfd.h"
+
+#define KNOWN_THREADS 64
+
+/* mfd_target_read - copy size bytes of its memory
+ * Return: 0; -EFAULT when they are not all there; -EPERM; -ESRCH. */
+int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size)
+{
+    struct iovec to = {.iov_base = local, .iov_len = size};
+    struct iovec from = {.iov_base = (void *)(uintptr_t)remote, .iov_len = size};
+    ssize_t n;
+
+    if (size == 0)
+        return 0;
+    n = process_vm_readv(pid, &to, 1, &from, 1, 0);
+    if (n < 0)
+        return -errno;
+    return (size_t)n == size ? 0 : -EFAULT;
+}
+
+/* Before Linux 6.9 a pidfd is a whole process's. */
+static int thread_group_of(pid_t pid)
+{
+    char text[2048]; /* the line is among the first five */
+    char path[32];
+    const char *line;
+    MFD_CLOSE int fd = -1;
+    ssize_t n;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    n = read(fd, text, sizeof(text) - 1);
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    line = strstr(text, "\nTgid:");
+    return line == NULL ? -ESRCH : (int)strtol(line + strlen("\nTgid:"), NULL, 10);
+}
+
+static int open_pidfd(pid_t pid)
+{
+    static bool threads_unsupported;
+    long fd = -1;
+
+    if (!threads_unsupported) {
+        fd = syscall(SYS_pidfd_open, pid, PIDFD_THREAD);
+        if (fd < 0 && errno != EINVAL)
+            return -errno;
+    }
+    if (fd < 0) {
+        int leader = thread_group_of(pid);
+
+        threads_unsupported = true;
+        if (leader < 0)
+            return leader;
+        fd = syscall(SYS_pidfd_open, leader, 0);
+    }
+    return fd < 0 ? -errno : (int)fd;
+}
+
+/* pidfds of the threads that called last. A pidfd names one thread for ever: when the id has gone to
+ * another thread, it says ESRCH and is opened anew. So a stale one is never mistaken. */
+static struct known_thread {
+    pid_t pid; /* 0: none */
+    int pidfd;
+} known_threads[KNOWN_THREADS];
+
+static struct known_thread *slot_of(pid_t pid)
+{
+    return &known_threads[(unsigned)pid % KNOWN_THREADS];
+}
+
+static void forget(struct known_thread *known)
+{
+    if (known->pid != 0)
+        (void)close(known->pidfd);
+    known->pid = 0;
+}
+
+/* mfd_target_forget_all - give up what is kept for speed: fds run out, or the programs are gone */
+void mfd_target_forget_all(void)
+{
+    for (unsigned i = 0; i < KNOWN_THREADS; i++)
+        forget(&known_threads[i]);
+}
+
+static int known_pidfd(pid_t pid)
+{
+    struct known_thread *known = slot_of(pid);
+    int pidfd;
+
+    if (known->pid == pid)
+        return known->pidfd;
+    pidfd = open_pidfd(pid);
+    if (pidfd < 0)
+        return pidfd;
+    forget(known);
+    *known = (struct known_thread){.pid = pid, .pidfd = pidfd};
+    return pidfd;
+}
+
+/* mfd_target_open_fd - a duplicate of its open file
+ * Return: 0; -EBADF when it has no such fd; -EPERM; -ESRCH; -EMFILE. */
+int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd)
+{
+    bool was_known = slot_of(pid)->pid == pid;
+    int pidfd = known_pidfd(pid);
+    long opened;
+
+    if (pidfd < 0)
+        return pidfd;
+    opened = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    if (opened < 0 && errno == ESRCH && was_known) {
+        forget(slot_of(pid));
+        pidfd = known_pidfd(pid);
+        if (pidfd < 0)
+            return pidfd;
+        opened = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    }
+    if (opened < 0)
+        return -errno;
+    *ret_fd = (int)opened;
+    return 0;
+}
+
+/* mfd_target_same_file - is its fd the same open file as our own_fd?
+ * Return: 1 or 0; -ENOSYS where the kernel cannot compare; -EPERM; -EBADF; -ESRCH. */
+int mfd_target_same_file(pid_t pid, int fd, int own_fd)
+{
+    long order = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, (long)own_fd, (long)fd);
+
+    return order < 0 ? -errno : order == 0;
+}
+
+/* mfd_target_fd_flags - O_CLOEXEC and the file's status flags, as fdinfo shows them
+ * Return: 0; -EBADF; -ESRCH; -EPERM. */
+int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags)
+{
+    char text[256];
+    char path[48];
+    const char *line;
+    MFD_CLOSE int info_fd = -1;
+    ssize_t n;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
+    info_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (info_fd < 0)
+        return errno == ENOENT ? -EBADF : -errno;
+    n = read(info_fd, text, sizeof(text) - 1);
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    line = strstr(text, "flags:");
+    if (line == NULL)
+        return -EBADF;
+    *ret_flags = strtoul(line + strlen("flags:"), NULL, 8);
+    return 0;
+}

@@ -1,0 +1,285 @@
+/* wire.h - what the supervisor and an agent say to each other, and what they share in memory
+ *
+ * One header for both sides: the agent compiles it, the Python extension reads the part between the
+ * two "cdef" marks (cffi; so that part holds only fixed-width structs, enums and plain #defines).
+ *
+ * Control channel: AF_UNIX SOCK_SEQPACKET, one message a packet, file descriptors by SCM_RIGHTS.
+ * Every message opens with struct mfd_header; `version` is checked first, and a stranger's is
+ * refused with both numbers named. The supervisor numbers its requests (`seq`); the agent answers
+ * each with one MFD_MSG_DONE of the same seq. Events carry seq 0.
+ *
+ * Byte order is the host's: both ends are on one machine. Ports are in host order.
+ * Source: unix(7), seccomp_unotify(2). */
+#ifndef MESHFD_WIRE_H
+#define MESHFD_WIRE_H
+
+#include <stdint.h>
+
+/* cdef begin */
+#define MFD_WIRE_VERSION 1
+
+#define MFD_NAME_MAX 64     /* bytes of a listening socket's name, its NUL included */
+#define MFD_ENDPOINTS_MAX 8 /* endpoints that one verdict, and one connect, may try */
+#define MFD_LISTEN_MAX 64   /* listening sockets of one service */
+#define MFD_ANY 0xffffffffu /* "none" where an index is expected, "keep" where an id is */
+
+/* An address as people write it. v4-mapped IPv6 is always held as IPv4, except where a listening
+ * socket is opened with it on purpose. */
+struct mfd_address {
+    uint16_t family; /* AF_INET, AF_INET6; 0: none */
+    uint16_t port;
+    uint32_t scope_id; /* IPv6 interface index, or 0 */
+    uint8_t bytes[16]; /* network order; the first 4 for AF_INET */
+};
+
+enum mfd_msg_type {
+    /* supervisor to agent */
+    MFD_MSG_SETUP = 1, /* first; answered with the statistics memfd attached */
+    MFD_MSG_ROUTES,    /* one fd: a sealed route table; replaces the one in force */
+    MFD_MSG_LISTEN,    /* open a listening socket; DONE.value is its index */
+    MFD_MSG_UNLISTEN,  /* close it */
+    MFD_MSG_SPAWN,     /* fds: program block, then stdin, stdout, stderr unless INHERIT */
+    MFD_MSG_SIGNAL,
+    MFD_MSG_VERDICT, /* the answer to an MFD_MSG_CALL; not answered itself */
+    MFD_MSG_DETACH,  /* the supervisor leaves on purpose: serve what runs, then exit */
+    /* agent to supervisor */
+    MFD_MSG_DONE = 64,
+    MFD_MSG_EXITED,    /* a process that was spawned has ended */
+    MFD_MSG_STOPPED,   /* ... was stopped by a signal (job control) */
+    MFD_MSG_LISTENING, /* listen() was called */
+    MFD_MSG_HANDED,    /* bind() received a listening socket */
+    MFD_MSG_MISMATCH,  /* bind() to a port that is configured, but not to its address */
+    MFD_MSG_DECIDED,   /* a connect() was redirected or denied */
+    MFD_MSG_CALL,      /* an `ask` connect() waits for a verdict */
+    MFD_MSG_NOTICE,    /* something worth a line in the log */
+    MFD_MSG_EMPTY,     /* the last process of the service is gone */
+};
+
+enum mfd_verdict {
+    MFD_PASS = 1,
+    MFD_DENY,
+    MFD_REDIRECT,
+    MFD_ASK,
+};
+
+/* mfd_setup.flags */
+#define MFD_SETUP_STRICT 1   /* no CONTINUE after a decision */
+#define MFD_SETUP_CREATE 2   /* track = "create": sockets are made by the agent */
+#define MFD_SETUP_EVENTS 4   /* send MFD_MSG_DECIDED */
+#define MFD_SETUP_ASK_OPEN 8 /* an `ask` without an answer in time passes; else ECONNREFUSED */
+
+/* mfd_spawn.flags */
+#define MFD_SPAWN_INHERIT 1 /* the child keeps the agent's own open fds; the agent then lets go */
+#define MFD_SPAWN_SETSID 2
+#define MFD_SPAWN_READY_ANY 4 /* report listen() on sockets that were not handed over, too */
+
+/* mfd_signal.scope */
+enum mfd_scope {
+    MFD_SCOPE_MAIN = 1, /* the process that was spawned last */
+    MFD_SCOPE_ALL,      /* every process of the service; with SIGKILL until none is left */
+};
+
+/* Where a spawn failed (mfd_done.stage); 0: it did not. */
+enum mfd_stage {
+    MFD_STAGE_BLOCK = 1, /* the program block is malformed */
+    MFD_STAGE_CLONE,
+    MFD_STAGE_NO_NEW_PRIVS,
+    MFD_STAGE_FILTER, /* EBUSY: another seccomp supervisor has this process tree */
+    MFD_STAGE_FILES,
+    MFD_STAGE_CREDENTIALS,
+    MFD_STAGE_CHDIR,
+    MFD_STAGE_EXEC,
+};
+
+enum mfd_notice {
+    MFD_NOTICE_UNREADABLE = 1, /* a program made itself unreadable (non-dumpable) */
+    MFD_NOTICE_NO_ENDPOINT,    /* no endpoint of the route can be written in the socket's family */
+    MFD_NOTICE_ASK_FULL,       /* too many calls wait for verdicts */
+    MFD_NOTICE_ASK_TIMEOUT,
+    MFD_NOTICE_REARMED,     /* a program shut its listening socket down; it was opened again */
+    MFD_NOTICE_FOREIGN_PID, /* a call from a pid namespace that the agent cannot see into */
+    MFD_NOTICE_HANDOVER,    /* a listening socket could not be put at the fd */
+    MFD_NOTICE_COUNT_,
+};
+
+struct mfd_header {
+    uint16_t version;
+    uint16_t type;
+    uint32_t size; /* of the whole message */
+    uint64_t seq;
+};
+
+struct mfd_setup {
+    struct mfd_header header;
+    uint32_t flags;
+    uint32_t ask_timeout_ms;
+    uint32_t stop_signal; /* when the supervisor is gone without a word */
+    uint32_t stop_timeout_ms;
+};
+
+struct mfd_plain { /* ROUTES, DETACH, EMPTY */
+    struct mfd_header header;
+};
+
+struct mfd_listen {
+    struct mfd_header header;
+    struct mfd_address address;
+    uint32_t backlog;
+    uint32_t flags; /* MFD_LISTEN_* */
+    char name[MFD_NAME_MAX];
+};
+#define MFD_LISTEN_MAPPED 1 /* AF_INET address on an AF_INET6 socket (v4-mapped) */
+
+struct mfd_unlisten {
+    struct mfd_header header;
+    uint32_t index;
+    uint32_t pad_;
+};
+
+struct mfd_spawn {
+    struct mfd_header header;
+    uint32_t flags;
+    uint32_t pad_;
+};
+
+struct mfd_signal {
+    struct mfd_header header;
+    uint32_t signo;
+    uint32_t scope;
+};
+
+struct mfd_verdict_msg {
+    struct mfd_header header;
+    uint64_t call; /* of MFD_MSG_CALL */
+    uint32_t verdict;
+    uint32_t error; /* errno for MFD_DENY */
+    uint32_t n_endpoints;
+    uint32_t pad_;
+    struct mfd_address endpoints[MFD_ENDPOINTS_MAX];
+};
+
+struct mfd_done {
+    struct mfd_header header;
+    uint32_t error; /* errno, 0: done */
+    uint32_t stage; /* enum mfd_stage */
+    uint32_t value; /* SPAWN: pid; LISTEN: index */
+    uint32_t pad_;
+};
+
+struct mfd_exited { /* EXITED, STOPPED */
+    struct mfd_header header;
+    uint32_t pid;
+    uint32_t status; /* as waitpid(2) gives it */
+};
+
+struct mfd_bound { /* LISTENING, HANDED, MISMATCH */
+    struct mfd_header header;
+    uint32_t pid;
+    uint32_t index; /* listening socket, or MFD_ANY */
+    struct mfd_address address;
+};
+
+struct mfd_decided {
+    struct mfd_header header;
+    uint32_t pid;
+    uint32_t verdict; /* REDIRECT or DENY */
+    uint32_t rule;    /* index in the route table; MFD_ANY: decided by the supervisor */
+    uint32_t error;   /* errno the program was given; EINPROGRESS: the attempt goes on */
+    uint32_t attempts;
+    uint32_t nanoseconds; /* from receiving the call to answering it */
+    struct mfd_address asked;
+    struct mfd_address given; /* endpoint; family 0 when denied */
+};
+
+struct mfd_call {
+    struct mfd_header header;
+    uint64_t call;
+    uint64_t cookie; /* SO_COOKIE of the socket */
+    uint32_t pid;
+    uint32_t rule;
+    struct mfd_address asked;
+};
+
+struct mfd_notice_msg {
+    struct mfd_header header;
+    uint32_t notice;
+    uint32_t pid;
+    uint32_t error;
+    uint32_t index;
+    struct mfd_address address;
+};
+
+/* The program block (a memfd): this record, then n_groups gids (u32), then NUL-terminated strings:
+ * working directory ("" keeps), file to execute, n_argv arguments, n_env NAME=VALUE. */
+#define MFD_PROGRAM_MAGIC 0x6d666470u
+struct mfd_program {
+    uint32_t magic;
+    uint32_t n_argv;
+    uint32_t n_env;
+    uint32_t n_groups;
+    uint32_t uid; /* MFD_ANY keeps */
+    uint32_t gid;
+    uint32_t umask; /* MFD_ANY keeps */
+    uint32_t strings_size;
+    uint64_t blocked_signals; /* bit n-1: signal n */
+};
+
+/* Counters of one agent, written by it alone, readable at any time. All only grow, but the
+ * gauges, which say so. Histogram: handling time of calls, bucket b counts 2^b to 2^(b+1)-1 ns. */
+#define MFD_STATS_BUCKETS 32
+struct mfd_stats {
+    uint64_t version;
+    uint64_t calls;    /* notifications received */
+    uint64_t sockets;  /* created for targets */
+    uint64_t connects; /* connect() of TCP sockets that were looked up */
+    uint64_t passed;
+    uint64_t redirected;
+    uint64_t denied;
+    uint64_t asked;
+    uint64_t refused; /* redirects for which every endpoint failed at once */
+    uint64_t retried; /* endpoints passed over because they refused at once */
+    uint64_t binds;
+    uint64_t handed; /* listening sockets handed over */
+    uint64_t mismatched;
+    uint64_t listens;
+    uint64_t adopted;     /* sockets taken up that were not created by the agent */
+    uint64_t vanished;    /* targets gone in the middle of a call */
+    uint64_t events_lost; /* MFD_MSG_DECIDED and _NOTICE dropped because nobody read */
+    uint64_t leases;      /* gauge */
+    uint64_t asks;        /* gauge: calls that wait for a verdict */
+    uint64_t listeners;   /* gauge: filters with living processes */
+    uint64_t connect_ns[MFD_STATS_BUCKETS];
+    uint64_t socket_ns[MFD_STATS_BUCKETS];
+};
+
+/* A rule before compilation: first/last are ports, inclusive. */
+struct mfd_rule {
+    struct mfd_address network; /* family 0: any address of both families; port unused */
+    uint16_t prefix;            /* bits */
+    uint16_t first_port;
+    uint16_t last_port;
+    uint16_t verdict;
+    uint32_t upstream; /* REDIRECT: index */
+    uint32_t error;    /* DENY: errno */
+};
+
+enum mfd_balance {
+    MFD_ROUND_ROBIN = 1,
+    MFD_RANDOM,
+};
+
+struct mfd_upstream {
+    uint32_t balance;
+    uint32_t first_endpoint;
+    uint32_t n_endpoints;
+    uint32_t pad_;
+};
+
+struct mfd_endpoint {
+    struct mfd_address address;
+    uint32_t weight;
+    uint32_t pad_;
+};
+/* cdef end */
+
+#endif

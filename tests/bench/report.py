@@ -1,0 +1,81 @@
+"""Put the samples of all rounds into a table, and into a document."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from tests.bench.metrics import METRICS, Metric, Sample, Summary
+
+Rounds = Sequence[Mapping[str, Sample]]
+
+
+def slowdowns(rounds: Rounds, modes: Sequence[str], metric: Metric) -> dict[str, Summary]:
+    """Each later mode over each earlier one, taken round by round; keys are like "meshfd/bare"."""
+    return {
+        f"{later}/{earlier}": Summary.of(
+            [metric.slowdown(samples[later], samples[earlier]) for samples in rounds]
+        )
+        for earlier, later in combinations(modes, 2)
+    }
+
+
+def values(rounds: Rounds, mode: str, metric: Metric) -> Summary:
+    """The mode's own figures, in the metric's unit."""
+    return Summary.of([samples[mode][metric.key] / metric.divisor for samples in rounds])
+
+
+def table(rounds: Rounds, modes: Sequence[str]) -> str:
+    """Lines of text: one row a metric, absolute figures first, then slowdowns."""
+    pairs = [f"{later}/{earlier}" for earlier, later in combinations(modes, 2)]
+    rows = [["", *(f"{mode}" for mode in modes), *pairs]]
+    for metric in METRICS:
+        ratios = slowdowns(rounds, modes, metric)
+        rows.append(
+            [
+                f"{metric.label} ({metric.unit})",
+                *(_cell(values(rounds, mode, metric), ".1f") for mode in modes),
+                *(_cell(ratios[pair], ".2f") for pair in pairs),
+            ]
+        )
+    note = f"{len(rounds)} rounds; median [quartiles]; a/b: how many times slower a is than b"
+    return "\n".join([*_align(rows), note])
+
+
+def document(rounds: Rounds, modes: Sequence[str]) -> dict[str, Any]:
+    """Everything, for a machine: where it ran, every sample, and what the table says."""
+    return {
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "modes": list(modes),
+        "rounds": [{mode: dict(samples[mode]) for mode in modes} for samples in rounds],
+        "metrics": {
+            metric.key: {
+                "label": metric.label,
+                "unit": metric.unit,
+                "values": {mode: asdict(values(rounds, mode, metric)) for mode in modes},
+                "slowdowns": {
+                    pair: asdict(summary)
+                    for pair, summary in slowdowns(rounds, modes, metric).items()
+                },
+            }
+            for metric in METRICS
+        },
+    }
+
+
+def _cell(summary: Summary, form: str) -> str:
+    low, high = summary.lower_quartile, summary.upper_quartile
+    return f"{summary.median:{form}} [{low:{form}} {high:{form}}]"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        yield "  ".join([first.ljust(widths[0]), *cells])

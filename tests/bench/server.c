@@ -1,0 +1,118 @@
+/* server.c - what the measuring program connects to
+ *
+ * Listens on 127.0.0.1, on a port that the kernel picks and that it prints, until its standard input
+ * ends. One thread, one epoll instance. The first byte that a client sends says what it wants:
+ *
+ *   'e'   every later byte comes back
+ *   's'   later bytes are dropped; after the client's end of file one byte comes back
+ *
+ * A client that says nothing and resets the connection (every one that only measures connect()) is
+ * dropped. The client closes first, with a reset, so neither side keeps a port in TIME_WAIT.
+ * Limits: CLIENTS_MAX fds. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CLIENTS_MAX 4096
+#define BACKLOG 4096
+#define EVENTS 64
+#define ACCEPTS_AT_ONCE 64
+
+static char wanted[CLIENTS_MAX]; /* by fd; 0: not said yet */
+
+_Noreturn static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static void watch(int epoll, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+        fail("server: epoll_ctl");
+}
+
+static int listen_somewhere(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, BACKLOG) < 0 ||
+        getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+        fail("server: listen");
+    printf("%u\n", ntohs(address.sin_port));
+    (void)fflush(stdout);
+    return fd;
+}
+
+static void accept_clients(int epoll, int listening)
+{
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        int one = 1;
+        int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        if (fd < 0)
+            return;
+        if (fd >= CLIENTS_MAX) {
+            (void)close(fd);
+            continue;
+        }
+        wanted[fd] = 0;
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        watch(epoll, fd);
+    }
+}
+
+static void serve(int fd)
+{
+    static char bytes[1 << 18];
+    ssize_t n = read(fd, bytes, sizeof(bytes));
+    const char *said = bytes;
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0) {
+        if (n == 0 && wanted[fd] == 's')
+            (void)!write(fd, "s", 1);
+        (void)close(fd);
+        return;
+    }
+    if (wanted[fd] == 0) {
+        wanted[fd] = *said++;
+        n--;
+    }
+    if (wanted[fd] == 'e' && n > 0 && write(fd, said, (size_t)n) != n)
+        (void)close(fd);
+}
+
+int main(void)
+{
+    struct epoll_event events[EVENTS];
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    int listening = listen_somewhere();
+
+    if (epoll < 0)
+        fail("server: epoll");
+    watch(epoll, listening);
+    watch(epoll, STDIN_FILENO);
+    for (;;) {
+        int n = epoll_wait(epoll, events, EVENTS, -1);
+
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.fd == STDIN_FILENO)
+                return 0;
+            if (events[i].data.fd == listening)
+                accept_clients(epoll, listening);
+            else
+                serve(events[i].data.fd);
+        }
+    }
+}
