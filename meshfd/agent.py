@@ -1,9 +1,9 @@
 """One agent as a trio object.
 
-Theory of operation: `open_agent` starts the process and two tasks. One reads the control channel:
+Theory of operation: `open_agent` starts the process and a task that reads the control channel:
 answers wake whoever waits for them (by sequence number), events go to ``Agent.events``, calls that
-wait for a verdict go to the decider. The other reaps the process. Requests are sent under a lock, a packet
-each, so that several tasks may use one agent.
+wait for a verdict to ``Agent.calls``. Requests are sent under a lock, a packet each, so several
+tasks may use one agent.
 
 Events are buffered without losing any that matter: the channel to ``events`` holds EVENTS_MAX; past
 that, reports about single connections are dropped and counted (`Agent.events_dropped`), and the
@@ -22,10 +22,12 @@ import contextlib
 import enum
 import os
 import signal
+from collections import Counter
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -34,17 +36,15 @@ from meshfd.agent_process import check_done, check_listen, check_spawn, split_pa
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
 from meshfd.errors import AgentLostError
 from meshfd.events import Call, Denied, Event, Redirected, Statistics
-from meshfd.model import Deny, ListeningSocket, Pass, Redirect, Route, Track
+from meshfd.model import Endpoint, ListeningSocket, Route, Track, Upstream, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from meshfd.program import Program
 
 EVENTS_MAX: Final = 1024
-
-Decision = Pass | Deny | Redirect
-Decider = "Callable[[Call], Awaitable[Decision]]"
+Key = TypeVar("Key")
 
 
 class Scope(enum.Enum):
@@ -64,8 +64,8 @@ class AgentOptions:
     """
 
     strict: bool = False
-    track: Track = Track.CREATE
-    report_decisions: bool = True
+    track: Track = Track.CONNECT
+    report_decisions: bool = False
     ask_timeout_s: float = 5.0
     ask_open: bool = False
     stop_signal: int = signal.SIGTERM
@@ -82,16 +82,21 @@ class Agent:
         """Use `open_agent`."""
         self.pid = pid
         self.events_dropped = 0
-        self.table: RouteTable | None = None
         self._options = options
         self._channel = channel
         self._send_lock = trio.Lock()
         self._last_seq = 0
         self._waiting: dict[int, tuple[trio.Event, list[Done]]] = {}
         self._lost = False
+        self._table: RouteTable | None = None
+        self._route_counts: Counter[Route] = Counter()
+        self._endpoint_counts: Counter[tuple[Upstream, Endpoint]] = Counter()
+        self._sessions: set[int] = set()
         self._statistics: SharedStatistics | None = None
         self._events_in, self.events = trio.open_memory_channel[Event](EVENTS_MAX)
-        self._calls_in, self.calls = trio.open_memory_channel[Call](inf)  # MFD_ASKS_MAX wait at most
+        self._calls_in, self.calls = trio.open_memory_channel[Call](
+            inf
+        )  # MFD_ASKS_MAX wait at most
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -107,14 +112,16 @@ class Agent:
         try:
             fds = (table.table_fd, table.tally_fd)
             done = await self._request(engine.encode_routes, fds=fds)
-            if done.errno:
-                raise OSError(done.errno, os.strerror(done.errno))
         except BaseException:
             table.close()
             raise
-        if self.table is not None:
-            self.table.close()
-        self.table = table
+        if done.errno:
+            table.close()
+            raise OSError(done.errno, os.strerror(done.errno))
+        if self._table is not None:
+            self._keep_counts(self._table, table)
+            self._table.close()
+        self._table = table
 
     async def open_listening(self, listening: ListeningSocket) -> int:
         """Open a listening socket; returns its index.
@@ -131,8 +138,12 @@ class Agent:
         """Close it; what a program was handed stays with the program. No such index: no effect."""
         await self._request(lambda seq: engine.encode_unlisten(seq, index))
 
-    async def spawn(self, program: Program, *, stdio: tuple[int, int, int]) -> int:
+    async def spawn(
+        self, program: Program, *, stdio: tuple[int, int, int], report_listen: bool = True
+    ) -> int:
         """Start a program with these standard files; returns its pid, once it has been exec'ed.
+
+        ``report_listen``: `Listening` is wanted for sockets of the program's own, too.
 
         Raises:
             SpawnError: it cannot be started; ``errno`` and ``stage`` tell why.
@@ -144,13 +155,16 @@ class Agent:
         try:
             done = await self._request(
                 lambda seq: engine.encode_spawn(
-                    seq, inherit=False, new_session=program.new_session, ready_any=True
+                    seq, inherit=False, new_session=program.new_session, ready_any=report_listen
                 ),
                 fds=(block_fd, *stdio),
             )
         finally:
             os.close(block_fd)
-        return check_spawn(done, program.argv[0])
+        pid = check_spawn(done, program.argv[0])
+        if program.new_session:
+            self._sessions.add(pid)
+        return pid
 
     async def signal(self, signo: int, scope: Scope = Scope.MAIN) -> None:
         """Send a signal to the program spawned last, or to everything; nothing there: no effect.
@@ -160,8 +174,14 @@ class Agent:
         everything = scope is Scope.ALL
         await self._request(lambda seq: engine.encode_signal(seq, signo, everything=everything))
 
-    async def verdict(self, call: Call, verdict: Decision) -> None:
-        """Decide a call. One that has timed out, or whose program is gone, is passed over."""
+    async def verdict(self, call: Call, verdict: Verdict) -> None:
+        """Decide a call. One that has timed out, or whose program is gone, is passed over.
+
+        Raises:
+            ValueError: the verdict is `Ask`, or names too many endpoints.
+            AgentLostError: the agent is gone.
+
+        """
         await self._send(engine.encode_verdict(call, verdict), ())
 
     def statistics(self) -> Statistics:
@@ -169,6 +189,22 @@ class Agent:
         if self._statistics is None:
             raise RuntimeError("statistics() before open_agent() has returned")
         return self._statistics.read()
+
+    def route_counts(self) -> Counter[Route]:
+        """How many calls each route of the table in force has decided since it was first set."""
+        return _added(self._route_counts, self._table.route_counts() if self._table else {})
+
+    def endpoint_counts(self) -> Counter[tuple[Upstream, Endpoint]]:
+        """How many connections went to each endpoint of the table in force, likewise."""
+        return _added(self._endpoint_counts, self._table.endpoint_counts() if self._table else {})
+
+    def _keep_counts(self, old: RouteTable, new: RouteTable) -> None:
+        """Add up what is still there in the new table; the rest is forgotten, or we would grow."""
+        routes, endpoints = set(new.routes), set(new.endpoints)
+        past_routes = _added(self._route_counts, old.route_counts())
+        past_endpoints = _added(self._endpoint_counts, old.endpoint_counts())
+        self._route_counts = Counter({k: n for k, n in past_routes.items() if k in routes})
+        self._endpoint_counts = Counter({k: n for k, n in past_endpoints.items() if k in endpoints})
 
     # --- the channel ---------------------------------------------------------------------------
 
@@ -188,9 +224,7 @@ class Agent:
         )
         check_done(done)
 
-    async def _request(
-        self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()
-    ) -> Done:
+    async def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
         self._last_seq += 1
         seq = self._last_seq
         answered = trio.Event()
@@ -263,8 +297,17 @@ class Agent:
 
     def _close(self) -> None:
         self._channel.close()
-        if self.table is not None:
-            self.table.close()
+        if self._table is not None:
+            self._keep_counts(self._table, self._table)
+            self._table.close()
+            self._table = None
+
+
+def _added(past: Counter[Key], present: Mapping[Key, int]) -> Counter[Key]:
+    """Sum, keeping what is 0: what is there matters as well as how often."""
+    total = Counter(past)
+    total.update(present)
+    return total
 
 
 async def _wait_for_exit(pid: int) -> None:
@@ -273,13 +316,70 @@ async def _wait_for_exit(pid: int) -> None:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
         os.close(pidfd)
+    _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    """Bury a child that has ended: does not wait."""
     os.waitpid(pid, 0)
 
 
 async def _end(agent: Agent) -> None:
     """Kill what it runs, then let it go; it exits when the last process is gone."""
-    with contextlib.suppress(AgentLostError):
+    try:
         await agent.signal(signal.SIGKILL, Scope.ALL)
+    except AgentLostError:
+        await _end_sessions(agent._sessions)  # noqa: SLF001
+
+
+def _session_of(pid: int) -> int | None:
+    """Its session; None when it is gone, or a zombie. Source: proc(5), /proc/PID/stat."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, _, _, session, *_ = stat.rpartition(")")[2].split()
+    return None if state in {"Z", "X"} else int(session)
+
+
+def _members_of(sessions: set[int]) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _session_of(pid) in sessions]
+
+
+async def _end_sessions(sessions: set[int]) -> None:
+    """Kill what an agent has left that is no more: all processes of the sessions it began.
+
+    A process that has begun a session of its own is not found.
+    """
+    while found := _members_of(sessions):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                try:
+                    if _session_of(pid) in sessions:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        await trio.lowlevel.wait_readable(pidfd)
+                finally:
+                    os.close(pidfd)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Let an exception that is alone in its group go on by itself.
+
+    A nursery groups what its tasks raise; where it is a detail of ours, callers expect the error
+    that the docstring names. Source: trio, "Strict versus loose ExceptionGroup semantics".
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        alone: BaseException = group
+        while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
+            alone = alone.exceptions[0]
+        if alone is group:
+            raise
+        raise alone from alone.__cause__
 
 
 @contextlib.asynccontextmanager
@@ -295,15 +395,16 @@ async def open_agent(options: AgentOptions) -> AsyncIterator[Agent]:
     channel = trio.socket.from_stdlib_socket(blocking)
     agent = Agent(pid, channel, options)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(agent._receive)  # noqa: SLF001 -- this module's own
-            try:
-                await agent._setup()  # noqa: SLF001
-                yield agent
-            finally:
-                with trio.CancelScope(shield=True):
-                    await _end(agent)
-                    nursery.cancel_scope.cancel()
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(agent._receive)  # noqa: SLF001 -- this module's own
+                try:
+                    await agent._setup()  # noqa: SLF001
+                    yield agent
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await _end(agent)
+                        nursery.cancel_scope.cancel()
     finally:
         agent._close()  # noqa: SLF001
         with trio.CancelScope(shield=True):

@@ -2,9 +2,9 @@
 
 Both users of an agent, `meshfd.foreground` (synchronous) and `meshfd.agent` (trio), start it here.
 
-The agent is a child of ours with one end of a socket pair as its control channel. With ``inherit`` it gets
-all our inheritable fds, which become those of the program that it spawns; else nothing but standard
-error, for a sanitizer's or the dynamic linker's last words.
+The agent is a child of ours with one end of a socket pair as its control channel. With ``inherit``
+it gets all our inheritable fds, which become those of the program that it spawns; else nothing but
+standard error, for a sanitizer's or the dynamic linker's last words.
 
 ``MESHFD_AGENT`` in the environment names another executable, for tests with an instrumented one.
 """
@@ -51,10 +51,12 @@ def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
     path = agent_path()
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     actions = [] if inherit else [(os.POSIX_SPAWN_DUP2, null_fd, fd) for fd in (0, 1)]
-    environment = {name: value for name, value in os.environ.items() if name in _SANITIZER_VARIABLES}
+    environment = {
+        name: value for name, value in os.environ.items() if name in _SANITIZER_VARIABLES
+    }
     with theirs:
         theirs_fd = theirs.fileno()
-        os.set_inheritable(theirs_fd, True)  # noqa: FBT003 -- positional only
+        os.set_inheritable(theirs_fd, True)
         try:
             # Python ignores these two for itself; a program expects the default (signal(7)).
             pid = os.posix_spawn(

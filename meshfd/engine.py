@@ -2,9 +2,9 @@
 
 Theory of operation: what crosses the border to an agent is built and read here, as bytes and file
 descriptors, so that nobody else knows a layout. `encode_x` gives a packet for the control channel,
-`decode` reads one. Route tables are compiled by the C code into sealed memfds (`compile_routes`), with a
-second memfd beside each in which the agent counts what it did by rule and by endpoint: reading the
-counts costs the agent nothing.
+`decode` reads one. Route tables are compiled by the C code into sealed memfds (`compile_routes`),
+with a second memfd beside each in which the agent counts what it did by rule and by endpoint:
+reading the counts costs the agent nothing.
 
 Source: native/wire.h, native/engine.h.
 """
@@ -16,6 +16,7 @@ import fcntl
 import mmap
 import os
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Final
@@ -53,7 +54,7 @@ from meshfd.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from meshfd.program import Program
 
@@ -105,7 +106,7 @@ class WireError(MeshfdError):
 
 
 def _fill_address(record: Any, ip: IPv4Address | IPv6Address, port: int) -> None:
-    record.family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    record.family = socket.AF_INET6 if isinstance(ip, IPv6Address) else socket.AF_INET
     record.port = port
     ffi.memmove(record.bytes, ip.packed, len(ip.packed))
 
@@ -132,7 +133,12 @@ def _need_address(record: Any) -> SocketAddress:
 class RouteTable:
     """A compiled route table and its counters; owns two fds until `close`."""
 
-    def __init__(self, routes: Sequence[Route], endpoints: Sequence[Endpoint], table_fd: int) -> None:
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        endpoints: Sequence[tuple[Upstream, Endpoint]],
+        table_fd: int,
+    ) -> None:
         """Take ``table_fd`` over; see `compile_routes`."""
         self.routes = tuple(routes)
         self.endpoints = tuple(endpoints)
@@ -147,14 +153,16 @@ class RouteTable:
         at = index * _COUNTER_BYTES
         return int.from_bytes(self._tally[at : at + _COUNTER_BYTES], "little")
 
-    def rule_counts(self) -> tuple[int, ...]:
-        """Calls that each route decided, in the order of ``routes``."""
-        return tuple(self._count(index) for index in range(len(self.routes)))
+    def route_counts(self) -> Counter[Route]:
+        """How many calls each route has decided."""
+        return Counter({route: self._count(index) for index, route in enumerate(self.routes)})
 
-    def endpoint_counts(self) -> tuple[int, ...]:
-        """Connections that went to each endpoint, in the order of ``endpoints``."""
+    def endpoint_counts(self) -> Counter[tuple[Upstream, Endpoint]]:
+        """How many connections went to each endpoint."""
         first = len(self.routes)
-        return tuple(self._count(first + index) for index in range(len(self.endpoints)))
+        return Counter(
+            {given: self._count(first + index) for index, given in enumerate(self.endpoints)}
+        )
 
     def lookup(self, address: SocketAddress) -> Route | None:
         """The route that an agent would apply to a connection to ``address``; None passes it."""
@@ -207,7 +215,7 @@ def compile_routes(routes: Sequence[Route]) -> RouteTable:
     for route in routes:
         if isinstance(route.verdict, Redirect):
             upstreams.setdefault(route.verdict.upstream, len(upstreams))
-    endpoints = [endpoint for upstream in upstreams for endpoint in upstream.endpoints]
+    endpoints = [(upstream, endpoint) for upstream in upstreams for endpoint in upstream.endpoints]
     c_rules = ffi.new("struct mfd_rule[]", max(len(routes), 1))
     c_upstreams = ffi.new("struct mfd_upstream[]", max(len(upstreams), 1))
     c_endpoints = ffi.new("struct mfd_endpoint[]", max(len(endpoints), 1))
@@ -217,7 +225,7 @@ def compile_routes(routes: Sequence[Route]) -> RouteTable:
         c_upstreams[index].first_endpoint = first
         c_upstreams[index].n_endpoints = len(upstream.endpoints)
         first += len(upstream.endpoints)
-    for index, endpoint in enumerate(endpoints):
+    for index, (_, endpoint) in enumerate(endpoints):
         _fill_address(c_endpoints[index].address, endpoint.address.ip, endpoint.address.port)
         c_endpoints[index].weight = endpoint.weight
     for index, route in enumerate(routes):
@@ -301,7 +309,7 @@ def encode_unlisten(seq: int, index: int) -> bytes:
 
 
 def encode_spawn(seq: int, *, inherit: bool, new_session: bool, ready_any: bool) -> bytes:
-    """SPAWN; with the fd of a program block, and those of three standard files unless ``inherit``."""
+    """SPAWN; with the fd of a program block, and three standard files unless ``inherit``."""
     message = _message("mfd_spawn", lib.MFD_MSG_SPAWN, seq)
     message.flags = (
         inherit * lib.MFD_SPAWN_INHERIT
@@ -443,7 +451,7 @@ def _decode_notice(message: Any) -> Event:
     )
 
 
-_DECODERS: Final = {
+_DECODERS: Final[dict[int, tuple[str, Callable[[Any], Done | Event]]]] = {
     lib.MFD_MSG_DONE: ("mfd_done", _decode_done),
     lib.MFD_MSG_EXITED: ("mfd_exited", lambda message: Exited(message.pid, message.status)),
     lib.MFD_MSG_STOPPED: (
@@ -502,12 +510,10 @@ class SharedStatistics:
         """The counters as they are now."""
         stats = ffi.new("struct mfd_stats *")
         ffi.memmove(stats, self._map[:], ffi.sizeof("struct mfd_stats"))
-        return Statistics(
-            **{
-                name: tuple(getattr(stats, name)) if name.endswith("_ns") else getattr(stats, name)
-                for name in Statistics.__slots__
-            }
-        )
+        values: dict[str, Any] = {name: getattr(stats, name) for name in Statistics.__slots__}
+        values["connect_ns"] = tuple(stats.connect_ns)
+        values["socket_ns"] = tuple(stats.socket_ns)
+        return Statistics(**values)
 
     def close(self) -> None:
         """Unmap."""

@@ -105,12 +105,16 @@ class Call:
 class NoticeKind(enum.Enum):
     """Situations worth a line in the log; the value is that line."""
 
-    UNREADABLE = "the program made itself unreadable (non-dumpable): its connections cannot be routed"
+    UNREADABLE = (
+        "the program made itself unreadable (non-dumpable): its connections cannot be routed"
+    )
     NO_ENDPOINT = "no endpoint of the route has an address family that the program's socket can use"
     ASK_FULL = "too many calls wait for a verdict: this one was answered by the default"
     ASK_TIMEOUT = "no verdict came in time: the call was answered by the default"
     REARMED = "the program had shut its listening socket down: it was opened again"
-    FOREIGN_PID = "a call came from a pid namespace that the agent cannot see into: it was let through"
+    FOREIGN_PID = (
+        "a call came from a pid namespace that the agent cannot see into: it was let through"
+    )
     HANDOVER = "a listening socket could not be handed over"
 
 

@@ -1,17 +1,19 @@
 """`meshfd exec`: one program in the foreground, as a child of the shell would be.
 
-Theory of operation: no trio here, because the program should start soon. We start an agent that inherits all
-our fds, have it spawn the command with them, and let go of them ourselves, so that a pipe ends when
-the command closes it. Then we wait for two things: the agent's reports, and signals.
+Theory of operation: no trio here, because the program should start soon. We start an agent that
+inherits all our fds, have it spawn the command with them, and let go of them ourselves, so that a
+pipe ends when the command closes it. Then we wait for two things: the agent's reports, and signals.
 
 Signals. We are in the command's process group, so what the terminal sends (Ctrl-C) reaches the
 command without us: siginfo says SI_KERNEL, and we do nothing. What somebody sends to our pid is
 passed on. Job control: Ctrl-Z stops the command (or the command stops itself, having put its
-terminal in order); the agent reports it and we stop ourselves, which is what the shell waits for. At
-SIGCONT we wake the command, if the shell's signal to the group has not done so.
+terminal in order); the agent reports it and we stop ourselves, which is what the shell waits for.
+At SIGCONT we wake the command, if the shell's signal to the group has not done so: one SIGCONT too
+many could undo the next Ctrl-Z.
 
-The end. We exit as the command did, and leave at once; the agent serves what the command left in the
-background until it is gone. If we are killed the agent stops the command: SIGTERM, then SIGKILL.
+The end. We exit as the command did, and leave at once; the agent serves what the command left in
+the background until it is gone. If we are killed the agent stops the command: SIGTERM, then
+SIGKILL.
 Source: credentials(7), wait(2), sigaction(2) si_code; coreutils env(1) for 125, 126 and 127.
 """
 
@@ -22,8 +24,8 @@ import errno
 import os
 import select
 import signal
-import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
 from meshfd import engine
@@ -50,6 +52,7 @@ EXIT_FAILURE: Final = 125
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
 EXIT_SIGNAL: Final = 128
+STDERR: Final = 2
 
 LOST_STOP_TIMEOUT_S: Final = 10.0
 FORWARDED: Final = (
@@ -68,7 +71,9 @@ def describe(event: Event, listening: Sequence[ListeningSocket]) -> str | None:
     """One line for the log, or None for what needs none."""
     match event:
         case Redirected():
-            outcome = "" if event.errno in {0, errno.EINPROGRESS} else f": {os.strerror(event.errno)}"
+            outcome = (
+                "" if event.errno in {0, errno.EINPROGRESS} else f": {os.strerror(event.errno)}"
+            )
             tries = f" after {event.attempts} attempts" if event.attempts > 1 else ""
             cost_us = event.cost_ns / 1000
             return (
@@ -134,7 +139,7 @@ class Foreground:
             if done.errno:
                 raise MeshfdError(f"the agent refused the routes: {os.strerror(done.errno)}")
         for one in self._listening:
-            check_listen(self._request(lambda seq, one=one: engine.encode_listen(seq, one)), one)
+            check_listen(self._request(partial(engine.encode_listen, listening=one)), one)
 
     def spawn(self, program: Program) -> int:
         """Start the command with our own fds; its pid.
@@ -202,20 +207,36 @@ class Foreground:
         if self._log is not None:
             print(line, file=self._log, flush=True)
         elif isinstance(event, Mismatched | Notice):
-            print(f"meshfd: {line}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"meshfd: {line}\n")
 
     def _forward(self, pid: int, signals: SignalReader) -> None:
+        continued = False
         while (received := signals.receive_nowait()) is not None:
             if received.signo == signal.SIGCONT:
-                if _is_stopped(pid):
-                    self._send_signal(signal.SIGCONT)
+                _let_sender_finish()
+                continued = _is_stopped(pid)
             elif not received.from_kernel:
                 self._send_signal(received.signo)
+            elif received.signo == signal.SIGTSTP:
+                continued = False  # stopped anew since
+        if continued:
+            self._send_signal(signal.SIGCONT)
 
     def _send_signal(self, signo: int) -> None:
         self._seq += 1
         seq = self._seq
         send_packet(self._channel, engine.encode_signal(seq, signo, everything=False), ())
+
+
+def _let_sender_finish() -> None:
+    """Wait until a signal to our group has reached the command, too.
+
+    kill(2) goes through a process group under the kernel's task list lock; setpgid(2), here to
+    where we are, takes the same lock for writing, and so returns after it.
+    Source: kernel/signal.c (__kill_pgrp_info), kernel/sys.c (setpgid).
+    """
+    with contextlib.suppress(OSError):  # EPERM for a session's leader, after the lock
+        os.setpgid(0, os.getpgrp())
 
 
 def _is_stopped(pid: int) -> bool:
@@ -226,6 +247,13 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
+def _fill_standard_files() -> None:
+    """A standard file that is closed stays closed for the command, but is no number for us."""
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= STDERR:
+        pass
+    os.close(fd)
+
+
 def _let_go_of_inherited(kept: set[int]) -> None:
     """Our copies of the command's fds: a pipe is to end when the command closes it."""
     null_fd = os.open(os.devnull, os.O_RDWR)
@@ -234,7 +262,7 @@ def _let_go_of_inherited(kept: set[int]) -> None:
     os.close(null_fd)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         fd = int(name)
-        if fd > 2 and fd not in kept:  # noqa: PLR2004 -- standard error stays for our last words
+        if fd > STDERR and fd not in kept:  # standard error stays for our last words
             with contextlib.suppress(OSError):
                 if os.get_inheritable(fd):
                     os.close(fd)
@@ -246,12 +274,12 @@ def _open_log(log: str | None) -> TextIO | None:
     if log == "-":
         return sys.stderr
     try:
-        return open(log, "a", encoding="utf-8")  # noqa: PTH123, SIM115 -- lives as long as we do
+        return open(log, "a", encoding="utf-8")  # noqa: PTH123 -- lives as long as we do
     except OSError as error:
         raise MeshfdError(f"cannot open log {log}: {error.strerror}") from error
 
 
-def run(
+def run(  # noqa: PLR0913 -- one an option of the command
     *,
     routes: Sequence[Route],
     listen: Sequence[ListeningSocket],
@@ -266,6 +294,7 @@ def run(
         MeshfdError: it could not be started; `exit_status_of` tells its exit status.
 
     """
+    _fill_standard_files()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     log_file = _open_log(log)
     signals = SignalReader((*FORWARDED, signal.SIGCONT))

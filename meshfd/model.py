@@ -17,6 +17,7 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 PORT_MAX = 65535
+IPV6 = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class SocketAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+        return f"[{self.ip}]:{self.port}" if self.ip.version == IPV6 else f"{self.ip}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class Service:
     ready: Ready = Ready.EXEC
     on_exit: OnExit = OnExit.NOTHING
     strict: bool = False
-    track: Track = Track.CREATE
+    track: Track = Track.CONNECT
     log: str = "inherit"
     listen: tuple[ListeningSocket, ...] = ()
     routes: tuple[Route, ...] = ()

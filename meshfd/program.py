@@ -11,7 +11,7 @@ class Program:
 
     ``environment`` is the whole environment; argv[0] is looked up in its PATH as execvp(3) does.
     ``working_dir`` "" keeps; ``uid``, ``gid`` and ``umask`` None keep. ``groups`` replace the
-    supplementary groups when ``gid`` is given. ``blocked_signals`` is the signal mask it starts with.
+    supplementary groups when ``gid`` is given. ``blocked_signals`` is the mask it starts with.
     """
 
     argv: tuple[str, ...]

@@ -195,6 +195,14 @@ void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *cal
     bind_ours(agent, call, &asked, sockaddr.any.sa_family);
 }
 
+/* The queue holds the clients of a restart, too: a daemon's own backlog can only make it longer. */
+static int backlog_of(const struct mfd_agent *agent, int index, int asked)
+{
+    int configured = index < 0 ? 0 : (int)agent->listening.sockets[index].backlog;
+
+    return index < 0 || asked > configured ? asked : configured;
+}
+
 /* mfd_listen_handle - answer listen() */
 void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *call)
 {
@@ -219,7 +227,7 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
         mfd_answer_continue(agent, call);
         return;
     }
-    error = listen(fd, (int)call->call.args[1]) < 0 ? -errno : 0;
+    error = listen(fd, backlog_of(agent, index, (int)call->call.args[1])) < 0 ? -errno : 0;
     if (error == 0 && getsockname(fd, &sockaddr.any, &length) == 0)
         (void)mfd_address_parse(&sockaddr, length, &address);
     mfd_close_at(&fd);

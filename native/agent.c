@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 
 #include "meshfd.h"
 
@@ -67,6 +68,36 @@ static int close_others(int control_fd)
     return close_range((unsigned)control_fd + 1, ~0U, 0) < 0 ? -errno : 0;
 }
 
+/* A standard file that is closed stays closed for the program, but no fd of ours may take its number. */
+static int fill_standard_files(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd < 0)
+        return -errno;
+    (void)close(fd);
+    return 0;
+}
+
+/* posix_spawn(3) of the C library leaves its own two signals ignored, and programs would inherit that.
+ * sigaction(3) refuses to touch them. */
+static void restore_library_signals(void)
+{
+    static const int signals[] = {32, 33}; /* SIGCANCEL and SIGSETXID of nptl */
+    const struct {
+        void (*handler)(int);
+        unsigned long flags;
+        void (*restorer)(void);
+        uint64_t mask;
+    } action = {.handler = SIG_DFL};
+
+    for (size_t i = 0; i < MFD_COUNT(signals); i++)
+        (void)syscall(SYS_rt_sigaction, signals[i], &action, NULL, sizeof(action.mask));
+}
+
 static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
 {
     int error;
@@ -78,7 +109,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
         return -errno;
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return -errno;
-    error = inherit ? 0 : close_others(control_fd);
+    restore_library_signals();
+    error = inherit ? fill_standard_files() : close_others(control_fd);
     if (error == 0)
         error = raise_nofile(self);
     if (error == 0)
@@ -129,7 +161,6 @@ static void serve_listener(struct mfd_agent *self, unsigned index, short events)
     }
     mfd_asks_forget(self, self->notify.listeners[index]);
     mfd_notify_drop(&self->notify, index);
-    mfd_target_forget_all();
 }
 
 static void take_signals(struct mfd_agent *self)
@@ -147,6 +178,8 @@ static void on_deadlines(struct mfd_agent *self)
 
     mfd_leases_expire(&self->leases, now);
     mfd_asks_expire(self, now);
+    if (mfd_target_next_ns() <= now)
+        mfd_target_forget_all();
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
         self->children.stop_deadline_ns = 0;
         mfd_children_end(&self->children);
@@ -157,10 +190,13 @@ static int next_timeout_ms(const struct mfd_agent *self)
 {
     uint64_t next = mfd_leases_next_ns(&self->leases);
     uint64_t ask = mfd_asks_next_ns(&self->asks);
+    uint64_t known = mfd_target_next_ns();
     uint64_t now;
 
     if (ask < next)
         next = ask;
+    if (known < next)
+        next = known;
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns < next)
         next = self->children.stop_deadline_ns;
     if (next == UINT64_MAX)

@@ -65,6 +65,6 @@ void mfd_call_decode(const struct seccomp_notif *request, struct mfd_call_args *
         ret_call->kind = MFD_CALL_BIND;
     else if (nr == abi->listen)
         ret_call->kind = MFD_CALL_LISTEN;
-    else if (nr == abi->socketcall)
+    else if (abi->socketcall >= 0 && nr == abi->socketcall)
         decode_socketcall(request, ret_call);
 }

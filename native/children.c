@@ -1,7 +1,7 @@
 /* children.c - reap, signal and end the processes of the service
  *
  * Theory of operation: the agent is the parent of every program that it spawns and, as a child
- * subreaper, of every process that these leave behind. Ends are looked at before they are reaped
+ * subreaper, of every process that these leave behind. An end is looked at before it is reaped
  * (WNOWAIT): when the report about a spawned program finds the channel full, its zombie simply stays
  * until there is room. Nothing is queued, nothing is lost.
  *
@@ -149,15 +149,24 @@ static uint32_t wait_status(const siginfo_t *info)
     }
 }
 
-static int report_child(struct mfd_agent *agent, const siginfo_t *info)
+static int report_end(struct mfd_agent *agent, const siginfo_t *info)
 {
     struct mfd_exited message = {.pid = (uint32_t)info->si_pid, .status = wait_status(info)};
-    bool stopped = info->si_code == CLD_STOPPED;
 
     if (agent->leave != MFD_STAY)
         return 0;
-    return mfd_control_report(agent, &message, stopped ? MFD_MSG_STOPPED : MFD_MSG_EXITED,
-                              sizeof(message));
+    return mfd_control_report(agent, &message, MFD_MSG_EXITED, sizeof(message));
+}
+
+/* A stop is taken note of before it is reported. The other way round, a child that is continued and
+ * stopped again meanwhile would have its second stop taken for the first. */
+static void take_stop(struct mfd_agent *agent, pid_t pid)
+{
+    siginfo_t info = {0};
+
+    if (waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == pid &&
+        find_spawned(&agent->children, pid) != NULL)
+        mfd_control_stopped(agent, pid, wait_status(&info));
 }
 
 static void forget(struct mfd_agent *agent, pid_t *spawned)
@@ -176,7 +185,6 @@ void mfd_children_reap(struct mfd_agent *agent)
     for (;;) {
         siginfo_t info = {0};
         pid_t *spawned;
-        bool stopped;
 
         if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) < 0) {
             children->none = true; /* ECHILD */
@@ -185,14 +193,17 @@ void mfd_children_reap(struct mfd_agent *agent)
         }
         if (info.si_pid == 0)
             break;
+        if (info.si_code == CLD_STOPPED) {
+            take_stop(agent, info.si_pid);
+            continue;
+        }
         spawned = find_spawned(children, info.si_pid);
-        stopped = info.si_code == CLD_STOPPED;
-        if (spawned != NULL && report_child(agent, &info) < 0) {
+        if (spawned != NULL && report_end(agent, &info) < 0) {
             agent->control.full = true;
             return;
         }
-        (void)waitid(P_PID, (id_t)info.si_pid, &info, WNOHANG | (stopped ? WSTOPPED : WEXITED));
-        if (spawned != NULL && !stopped)
+        (void)waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
+        if (spawned != NULL)
             forget(agent, spawned);
     }
     children->none = false;

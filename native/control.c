@@ -3,7 +3,8 @@
  * Theory of operation: requests are carried out in the order in which they come, each answered by one
  * DONE. The agent never waits for the channel: what finds it full is, by kind,
  *   DONE               kept, and no further request is read until it is sent
- *   EXITED, STOPPED    left in the kernel as an unreaped child (children.c)
+ *   EXITED             left in the kernel as an unreaped child (children.c)
+ *   STOPPED            kept, the last
  *   bound reports      kept, the last of each kind per listening socket
  *   EMPTY              kept as a flag
  *   DECIDED, NOTICE    dropped and counted
@@ -94,6 +95,19 @@ void mfd_control_bound(struct mfd_agent *agent, uint16_t type, pid_t pid, uint32
     agent->control.full = true;
 }
 
+/* mfd_control_stopped - report that a program was stopped; never lost, but for one that a later stop
+ * has overtaken
+ * @status: as waitpid(2) gives it */
+void mfd_control_stopped(struct mfd_agent *agent, pid_t pid, uint32_t status)
+{
+    struct mfd_exited message = {.pid = (uint32_t)pid, .status = status};
+
+    if (mfd_control_report(agent, &message, MFD_MSG_STOPPED, sizeof(message)) != -EAGAIN)
+        return;
+    agent->control.stopped = message;
+    agent->control.full = true;
+}
+
 /* mfd_control_notice - report what deserves a line in the log; each kind once a spawn, so that a
  * program cannot flood the log */
 void mfd_control_notice(struct mfd_agent *agent, enum mfd_notice notice, pid_t pid, int error,
@@ -124,8 +138,15 @@ static void send_done(struct mfd_agent *agent, const struct mfd_done *done, int 
     agent->control.full = true;
 }
 
-static int flush_bound(struct mfd_agent *agent)
+static int flush_reports(struct mfd_agent *agent)
 {
+    struct mfd_exited *stopped = &agent->control.stopped;
+
+    if (stopped->header.type != 0) {
+        if (send_packet(agent, stopped, sizeof(*stopped), -1) == -EAGAIN)
+            return -EAGAIN;
+        stopped->header.type = 0;
+    }
     for (unsigned i = 0; i < MFD_COUNT(agent->control.bound); i++) {
         for (unsigned kind = 0; kind < MFD_BOUND_KINDS; kind++) {
             struct mfd_bound *message = &agent->control.bound[i].unsent[kind];
@@ -150,7 +171,7 @@ void mfd_control_flush(struct mfd_agent *agent)
             return;
         done->header.type = 0;
     }
-    if (flush_bound(agent) < 0)
+    if (flush_reports(agent) < 0)
         return;
     agent->control.full = false;
     mfd_children_reap(agent);
@@ -173,12 +194,13 @@ static int map_tally(const struct mfd_table *table, int fd, uint64_t **ret_tally
     size_t size = ((size_t)table->n_rules + table->n_endpoints) * sizeof(uint64_t);
     struct stat status;
     void *mapped;
+    int seals = fcntl(fd, F_GET_SEALS);
 
     if (size == 0)
         return 0;
     if (fstat(fd, &status) < 0)
         return -errno;
-    if ((size_t)status.st_size < size || (fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) == 0)
+    if ((size_t)status.st_size < size || seals < 0 || (seals & F_SEAL_SHRINK) == 0)
         return -EBADMSG;
     mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (mapped == MAP_FAILED)

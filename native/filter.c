@@ -6,8 +6,8 @@
  * from a bitmap ever after, without running the filter (kernel/seccomp.c, seccomp_cache_prepare).
  *
  *   socket        notify for AF_INET and AF_INET6 with SOCK_STREAM and TCP; the rest is allowed
- *   connect       notify when the length can be an internet address: 16 to 128 bytes, but not 110,
- *   bind          which is sizeof(struct sockaddr_un); in a strict service: always (connect)
+ *   connect       notify when the length can be an internet address: 16 to 128 bytes; in a strict
+ *   bind          service: always (connect)
  *   listen        notify
  *   socketcall    notify for those four, decided on its first argument
  *   sendto, ...   strict: MSG_FASTOPEN fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off,
@@ -22,7 +22,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "abi.h"
 
@@ -116,7 +115,6 @@ static void address_block(struct assembler *as, int nr)
     load(as, AT_ARG(2));
     result_if(as, BPF_JGT, SOCKADDR_MAX, DO_ALLOW);
     result_unless(as, BPF_JGE, SOCKADDR_MIN, DO_ALLOW);
-    result_if(as, BPF_JEQ, sizeof(struct sockaddr_un), DO_ALLOW);
     result(as, DO_NOTIFY);
     block_end(as, begin);
 }

@@ -56,8 +56,8 @@ int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_liste
         .domain = domain,
         .v6only = v6only != 0,
         .backlog = request->backlog,
-        .fd = mfd_take_fd(&fd),
     };
+    all->sockets[index].fd = mfd_take_fd(&fd);
     if ((unsigned)index == all->n)
         all->n++;
     *ret_index = (uint32_t)index;

@@ -55,6 +55,7 @@ int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool 
 int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size);
 int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 void mfd_target_forget_all(void);
+uint64_t mfd_target_next_ns(void);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 
@@ -226,8 +227,9 @@ void mfd_children_end(struct mfd_children *children);
 
 struct mfd_control {
     int fd;
-    bool full;            /* a report that must not be lost waits for room */
-    struct mfd_done done; /* an answer that found the channel full; header.type 0: none */
+    bool full;                 /* a report that must not be lost waits for room */
+    struct mfd_done done;      /* an answer that found the channel full; header.type 0: none */
+    struct mfd_exited stopped; /* the last stop that found it full, likewise */
     struct mfd_bound_reports bound[MFD_LISTEN_MAX + 1]; /* the last: sockets of no index */
 };
 
@@ -235,6 +237,7 @@ void mfd_control_receive(struct mfd_agent *agent);
 int mfd_control_report(struct mfd_agent *agent, void *message, uint16_t type, size_t size);
 void mfd_control_bound(struct mfd_agent *agent, uint16_t type, pid_t pid, uint32_t index,
                        const struct mfd_address *address);
+void mfd_control_stopped(struct mfd_agent *agent, pid_t pid, uint32_t status);
 void mfd_control_notice(struct mfd_agent *agent, enum mfd_notice notice, pid_t pid, int error,
                         const struct mfd_address *address, uint32_t index);
 void mfd_control_flush(struct mfd_agent *agent);

@@ -365,11 +365,15 @@ static int build_upstreams(struct build *build, const struct mfd_upstream *upstr
     build->upstreams = calloc((size_t)n_upstreams + 1, sizeof(*build->upstreams));
     if (build->upstreams == NULL)
         return -ENOMEM;
+    for (uint32_t i = 0; i < n_endpoints; i++)
+        if (endpoints[i].address.family != AF_INET && endpoints[i].address.family != AF_INET6)
+            return -EINVAL;
     for (uint32_t i = 0; i < n_upstreams; i++) {
         const struct mfd_upstream *given = &upstreams[i];
         int error;
 
-        if (given->n_endpoints == 0 || given->n_endpoints > MFD_SCHEDULE_MAX / 2 ||
+        if ((given->balance != MFD_ROUND_ROBIN && given->balance != MFD_RANDOM) ||
+            given->n_endpoints == 0 || given->n_endpoints > MFD_SCHEDULE_MAX / 2 ||
             given->first_endpoint > n_endpoints ||
             given->n_endpoints > n_endpoints - given->first_endpoint)
             return -EINVAL;

@@ -16,6 +16,7 @@
 #include "meshfd.h"
 
 #define KNOWN_THREADS 64
+#define KNOWN_NS (100 * MFD_NS_PER_MS) /* after the last call of any */
 
 /* mfd_target_read - copy size bytes of its memory
  * Return: 0; -EFAULT when they are not all there; -EPERM; -ESRCH. */
@@ -82,6 +83,8 @@ static struct known_thread {
     int pidfd;
 } known_threads[KNOWN_THREADS];
 
+static uint64_t known_until_ns = UINT64_MAX; /* UINT64_MAX: none is known */
+
 static struct known_thread *slot_of(pid_t pid)
 {
     return &known_threads[(unsigned)pid % KNOWN_THREADS];
@@ -94,11 +97,18 @@ static void forget(struct known_thread *known)
     known->pid = 0;
 }
 
-/* mfd_target_forget_all - give up what is kept for speed: fds run out, or the programs are gone */
+/* mfd_target_forget_all - give up what is kept for speed: fds run out, or nobody has called for a while */
 void mfd_target_forget_all(void)
 {
     for (unsigned i = 0; i < KNOWN_THREADS; i++)
         forget(&known_threads[i]);
+    known_until_ns = UINT64_MAX;
+}
+
+/* mfd_target_next_ns - when to forget; UINT64_MAX: there is nothing to forget */
+uint64_t mfd_target_next_ns(void)
+{
+    return known_until_ns;
 }
 
 static int known_pidfd(pid_t pid)
@@ -106,6 +116,7 @@ static int known_pidfd(pid_t pid)
     struct known_thread *known = slot_of(pid);
     int pidfd;
 
+    known_until_ns = mfd_now_ns() + KNOWN_NS;
     if (known->pid == pid)
         return known->pidfd;
     pidfd = open_pidfd(pid);

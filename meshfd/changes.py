@@ -1,0 +1,154 @@
+"""What a reload has to do: two configurations compared.
+
+Theory of operation: services are frozen records, so each is compared field by field, and the
+difference decides how deep the change goes:
+
+    the same                                     nothing is done
+    restart, backoff, ready, stop_*, routes...   the service runs on; new values hold from now on
+    listen                                       sockets are opened and closed; it runs on
+    command, user, environment, log...           the program is restarted, its sockets stay open
+    strict, track                                a new agent, because a filter cannot be changed
+
+Listening sockets are the same when name, address and backlog are. A socket that takes the port of
+one that goes cannot be opened before the old program has let go of it, so that needs a new agent
+too. Pure: the supervisor carries the plan out.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from meshfd.errors import ControlError
+from meshfd.model import Configuration, ListeningSocket, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Depth(enum.IntEnum):
+    """How deep a change of a service goes; each includes those before it."""
+
+    NONE = 0
+    LIVE = 1
+    PROCESS = 2
+    AGENT = 3
+
+
+# Service's fields by how deep their change goes. Every field is in one of these: a test sees to it.
+LIVE_FIELDS = frozenset(
+    {
+        "depends_on",
+        "restart",
+        "backoff",
+        "stop_signal",
+        "stop_timeout_s",
+        "ready",
+        "on_exit",
+        "autostart",
+        "listen",
+        "routes",
+    }
+)
+PROCESS_FIELDS = frozenset({"command", "working_dir", "user", "group", "environment", "log"})
+AGENT_FIELDS = frozenset({"strict", "track"})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one service that was there and stays."""
+
+    old: Service
+    new: Service
+    depth: Depth
+
+    @property
+    def opened(self) -> tuple[ListeningSocket, ...]:
+        """Listening sockets that are new."""
+        return tuple(one for one in self.new.listen if one not in self.old.listen)
+
+    @property
+    def closed(self) -> tuple[ListeningSocket, ...]:
+        """Listening sockets that go."""
+        return tuple(one for one in self.old.listen if one not in self.new.listen)
+
+    @property
+    def reroutes(self) -> bool:
+        """Whether the agent needs a new route table."""
+        return self.old.routes != self.new.routes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a reload does; the order is the new configuration's."""
+
+    added: tuple[Service, ...]
+    removed: tuple[Service, ...]
+    changed: tuple[Change, ...]
+    unchanged: tuple[str, ...]
+
+    def at(self, depth: Depth) -> tuple[Change, ...]:
+        """The changes of just this depth."""
+        return tuple(change for change in self.changed if change.depth is depth)
+
+    def summary(self) -> dict[str, list[str]]:
+        """Names of services by what is done to them, for the answer to a reload request."""
+        return {
+            "added": [service.name for service in self.added],
+            "removed": [service.name for service in self.removed],
+            "restarted": [c.new.name for c in self.changed if c.depth >= Depth.PROCESS],
+            "updated": [change.new.name for change in self.at(Depth.LIVE)],
+            "unchanged": list(self.unchanged),
+        }
+
+
+def plan_changes(old: Configuration, new: Configuration) -> Plan:
+    """Compare what runs with what shall."""
+    before = {service.name: service for service in old.services}
+    after = {service.name: service for service in new.services}
+    kept = [
+        Change(before[name], service, _depth(before[name], service))
+        for name, service in after.items()
+        if name in before
+    ]
+    return Plan(
+        added=tuple(service for name, service in after.items() if name not in before),
+        removed=tuple(service for name, service in before.items() if name not in after),
+        changed=tuple(change for change in kept if change.depth is not Depth.NONE),
+        unchanged=tuple(change.new.name for change in kept if change.depth is Depth.NONE),
+    )
+
+
+def restrict(old: Configuration, new: Configuration, names: Iterable[str]) -> Configuration:
+    """The new configuration for the named services, the old one for all others.
+
+    Raises:
+        ControlError: a name is in neither configuration.
+
+    """
+    named = set(names)
+    before = {service.name: service for service in old.services}
+    after = {service.name: service for service in new.services}
+    unknown = sorted(named - before.keys() - after.keys())
+    if unknown:
+        message = f"no service is called {', '.join(unknown)}"
+        raise ControlError(message)
+    kept = [
+        after[name] if name in named else service
+        for name, service in before.items()
+        if name not in named or name in after
+    ]
+    kept += [service for name, service in after.items() if name in named - before.keys()]
+    return replace(new, services=tuple(kept))
+
+
+def _depth(old: Service, new: Service) -> Depth:
+    differing = {f.name for f in fields(Service) if getattr(old, f.name) != getattr(new, f.name)}
+    if not differing:
+        return Depth.NONE
+    change = Change(old, new, Depth.LIVE)
+    ports_given_up = {one.address.port for one in change.closed}
+    if differing & AGENT_FIELDS or any(one.address.port in ports_given_up for one in change.opened):
+        return Depth.AGENT
+    return Depth.PROCESS if differing & PROCESS_FIELDS else Depth.LIVE

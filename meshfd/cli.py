@@ -1,0 +1,164 @@
+"""The command `meshfd`: words in, exit status out.
+
+Theory of operation: `main` looks at the command's name first and imports only what that command
+needs, because `meshfd exec` stands in front of other programs and must start fast. Results go to
+standard output, everything else to standard error. A `MeshfdError` is one line and its own exit
+status; with --debug in front of the command it is a traceback.
+"""
+
+# ruff: noqa: PLC0415 -- each command imports only what it needs
+
+from __future__ import annotations
+
+import os
+import sys
+
+from meshfd.errors import MeshfdError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from typing import Any
+
+INTERRUPTED = 130
+# sysexits and shells alike take this for a command line that makes no sense.
+USAGE_STATUS = 2
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line (by default the process's own); the exit status."""
+    words = sys.argv[1:] if words is None else words
+    if sys.stderr is None:  # it was closed when we were started
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    debug = words[:1] == ["--debug"]
+    if debug:
+        words = words[1:]
+    try:
+        if words[:1] == ["exec"]:
+            return _exec(words[1:])
+        return _dispatch(words, debug=debug)
+    except MeshfdError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            sys.stderr.write(f"meshfd: {line}\n")
+        return _exec_status(error) if words[:1] == ["exec"] else error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads our output; keep the interpreter from trying again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _exec(words: list[str]) -> int:
+    from meshfd.exec_options import USAGE, parse_exec_options
+
+    options = parse_exec_options(words)
+    if options.help:
+        sys.stdout.write(USAGE)
+        return 0
+    from meshfd.foreground import run
+
+    return run(
+        routes=tuple(options.routes),
+        listen=tuple(options.listen),
+        strict=options.strict,
+        track=options.track,
+        log=options.log,
+        argv=options.command,
+    )
+
+
+def _exec_status(error: MeshfdError) -> int:
+    from meshfd.foreground import exit_status_of
+
+    return exit_status_of(error)
+
+
+def _dispatch(words: list[str], *, debug: bool) -> int:
+    from meshfd.cli_options import build_parser
+
+    parser = build_parser()
+    options = parser.parse_args(words)
+    options.debug = debug
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE_STATUS
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "run": _run,
+        "check": _check,
+        "status": _status,
+        "doctor": _doctor,
+    }
+    return commands.get(options.command, _control)(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from meshfd.config import load_configuration
+    from meshfd.logs import logging_to
+    from meshfd.runtime_dir import claim_runtime_directory, runtime_directory
+    from meshfd.supervisor import supervise
+
+    directory = runtime_directory(os.environ, os.geteuid())
+    with (
+        claim_runtime_directory(directory) as control,
+        logging_to(2, options.log_format, debug=options.debug),
+    ):
+        return supervise(lambda: load_configuration(options.config), control)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from meshfd.config import load_configuration
+    from meshfd.errors import ConfigError
+
+    try:
+        load_configuration(options.config)
+    except ConfigError as error:
+        # Without our name in front, so that editors and CI find the file and line.
+        sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
+        return error.exit_status
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    import json
+
+    from meshfd.table import format_status
+
+    status = _ask("status", [])
+    text = json.dumps(status, indent=2) if options.json else format_status(status)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _control(options: argparse.Namespace) -> int:
+    result = _ask(options.command, options.names)
+    if options.command == "reload":
+        done = [f"{verb}: {', '.join(names)}" for verb, names in result.items() if names]
+        sys.stdout.write("".join(f"{line}\n" for line in done))
+        sys.stdout.flush()
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import json
+
+    from meshfd.doctor import examine, format_findings, report_findings
+
+    findings = examine()
+    if options.json:
+        sys.stdout.write(json.dumps(report_findings(findings), indent=2) + "\n")
+    else:
+        sys.stdout.write(format_findings(findings) + "\n")
+    sys.stdout.flush()
+    return 0 if all(one.present for one in findings if one.needed) else 1
+
+
+def _ask(command: str, names: list[str]) -> dict[str, Any]:
+    from meshfd.client import ask
+    from meshfd.protocol import Request
+
+    return ask(Request(command, tuple(names)))

@@ -1,0 +1,119 @@
+"""The command line of `meshfd exec`, read by hand.
+
+Why not argparse: its import alone would be a good part of what `meshfd exec` costs, which stands in
+front of every program that is run under it. Options end at the first word that is not one, or at
+``--``; a value follows as the next word or after ``=``. There are no abbreviations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshfd.errors import MeshfdError
+from meshfd.model import ListeningSocket, Route, Track
+from meshfd.routes import parse_listen, parse_route
+
+USAGE = """\
+usage: meshfd exec [OPTION]... [--] COMMAND [ARG]...
+
+Run a command with its connections redirected and its listening sockets opened beforehand.
+
+  --route DEST=TARGET     connections to DEST go to TARGET; may be repeated
+  --deny DEST             connections to DEST fail with ECONNREFUSED (--route DEST=deny)
+  --listen [NAME=]ADDRESS open this listening socket now; the command's bind() to it receives it
+  --strict                nothing that the command can change after the decision is used
+  --track create|connect  take sockets up when they are created, or at connect() (default)
+  --log FILE|-            write what was redirected to this file, or to standard error
+
+DEST    ADDR[/PREFIX][:PORT[-PORT]], [IPV6]..., or :PORT for any address
+TARGET  ADDR:PORT[,ADDR:PORT...], pass, or deny[=ERRNO]
+
+The most specific route wins, then the first given.
+Exit status: the command's, 128+N if signal N ended it; 125 meshfd itself failed, 126 the command
+cannot be executed, 127 it is not found.
+
+  meshfd exec --route 10.0.0.1:80=127.0.0.1:8080 -- curl http://10.0.0.1/
+  meshfd exec --listen 127.0.0.1:6379 -- redis-server
+"""
+
+FLAGS = frozenset({"--strict", "-h", "--help"})
+VALUED = frozenset({"--route", "--deny", "--listen", "--track", "--log"})
+
+
+class ExecUsageError(MeshfdError):
+    """The command line of `meshfd exec` is not written as it should be."""
+
+    exit_status = 125
+
+
+@dataclass(slots=True)
+class ExecOptions:
+    """What `meshfd exec` was asked for; ``help`` leaves the rest without meaning."""
+
+    routes: list[Route] = field(default_factory=list)
+    listen: list[ListeningSocket] = field(default_factory=list)
+    strict: bool = False
+    track: Track = Track.CONNECT
+    log: str | None = None
+    command: list[str] = field(default_factory=list)
+    help: bool = False
+
+
+def parse_exec_options(words: list[str]) -> ExecOptions:
+    """Read what follows ``meshfd exec``.
+
+    Raises:
+        ExecUsageError: an option is unknown, or something is missing.
+        RouteSyntaxError: a route or address is not written as it should be.
+
+    """
+    options = ExecOptions()
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word == "--":
+            position += 1
+            break
+        if not word.startswith("-") or word == "-":
+            break
+        name, equals, value = word.partition("=")
+        position += 1
+        if name in VALUED and not equals:
+            if position == len(words):
+                raise ExecUsageError(f"exec: {name} needs a value")
+            value = words[position]
+            position += 1
+        elif name not in VALUED and (equals or name not in FLAGS):
+            raise ExecUsageError(f"exec: unknown option {word}; see meshfd exec --help")
+        _take(options, name, value)
+        if options.help:
+            return options
+    options.command = words[position:]
+    if not options.command:
+        raise ExecUsageError("exec: no command is given; see meshfd exec --help")
+    return options
+
+
+def _take(options: ExecOptions, name: str, value: str) -> None:
+    if name == "--route":
+        options.routes.append(parse_route(value))
+    elif name == "--deny":
+        options.routes.append(parse_route(f"{value}=deny"))
+    elif name == "--listen":
+        options.listen.append(parse_listen(value))
+    elif name == "--strict":
+        options.strict = True
+    elif name == "--track":
+        options.track = _parse_track(value)
+    elif name == "--log":
+        options.log = value
+    else:
+        options.help = True
+
+
+def _parse_track(value: str) -> Track:
+    try:
+        return Track(value)
+    except ValueError:
+        words = " or ".join(track.value for track in Track)
+        raise ExecUsageError(f"exec: --track is {words}, not {value!r}") from None

@@ -1,0 +1,169 @@
+"""The library: one program under routes, listening sockets, and decisions of your own.
+
+Theory of operation: `spawn` opens an agent, gives it the routes and listening sockets, and starts
+the program. A task reads the agent's events and hands them on; each call that waits for a verdict
+gets a task of its own that awaits ``decide``, so a slow decision holds up one connect(), no more.
+The agent bounds how many wait (MFD_ASKS_MAX in native/meshfd.h) and how long (``ask_timeout_s``).
+
+Leaving the context ends the program, and everything that it has started, with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import IO, Final
+
+import trio
+
+from meshfd.agent import Agent, AgentOptions, open_agent, plain_errors
+from meshfd.errors import AgentLostError
+from meshfd.events import Call, Event, Exited, Statistics
+from meshfd.model import Ask, Destination, ListeningSocket, Route, Track, Verdict
+from meshfd.program import Program
+from meshfd.routes import parse_listen, parse_route
+
+Decider = Callable[[Call], Awaitable[Verdict]]
+Stdio = int | IO[bytes] | IO[str] | None
+
+EVENTS_MAX: Final = 1024
+
+
+class RunningProgram:
+    """A program that `spawn` has started; iterate over it for its events.
+
+    ``pid`` is the program's. Iteration ends with its end; events that nobody takes are dropped once
+    EVENTS_MAX wait, and counted in ``n_events_dropped``.
+    """
+
+    def __init__(self, agent: Agent, pid: int) -> None:
+        """Use `spawn`."""
+        self.pid = pid
+        self.n_events_dropped = 0
+        self._agent = agent
+        self._code: int | None = None
+        self._ended = trio.Event()
+        self._events_in, self._events = trio.open_memory_channel[Event](EVENTS_MAX)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def wait(self) -> int:
+        """Wait for the program's end: its exit code, or minus the signal that ended it.
+
+        Raises:
+            AgentLostError: the agent ended first, so that nobody knows.
+
+        """
+        await self._ended.wait()
+        if self._code is None:
+            raise AgentLostError("the agent ended unexpectedly")
+        return self._code
+
+    async def signal(self, signo: int) -> None:
+        """Send the program a signal; if it has ended, nothing happens."""
+        await self._agent.signal(signo)
+
+    async def set_routes(self, routes: Sequence[Route | str]) -> None:
+        """Replace the routes, at once and for all that it has started. Connections stay."""
+        await self._agent.set_routes(_routes_of(routes))
+
+    def statistics(self) -> Statistics:
+        """What the agent has counted."""
+        return self._agent.statistics()
+
+    async def _follow(self) -> None:
+        async for event in self._agent.events:
+            try:
+                self._events_in.send_nowait(event)
+            except trio.WouldBlock:
+                self.n_events_dropped += 1
+            if isinstance(event, Exited) and event.pid == self.pid:
+                self._code = event.code
+                break
+        self._ended.set()
+        self._events_in.close()
+
+    async def _decide(self, decide: Decider, nursery: trio.Nursery) -> None:
+        async def decide_one(call: Call) -> None:
+            await self._agent.verdict(call, await decide(call))
+
+        async for call in self._agent.calls:
+            nursery.start_soon(decide_one, call)
+
+
+def _routes_of(routes: Sequence[Route | str]) -> tuple[Route, ...]:
+    return tuple(
+        parse_route(route, allow_ask=True) if isinstance(route, str) else route for route in routes
+    )
+
+
+def _fd_of(stdio: Stdio, standard: int) -> int:
+    if stdio is None:
+        return standard
+    return stdio if isinstance(stdio, int) else stdio.fileno()
+
+
+@asynccontextmanager
+async def spawn(  # noqa: PLR0913 -- each is optional and has a name
+    argv: Sequence[str],
+    *,
+    routes: Sequence[Route | str] = (),
+    listen: Sequence[ListeningSocket | str] = (),
+    decide: Decider | None = None,
+    ask_timeout_s: float = 5.0,
+    ask_open: bool = False,
+    strict: bool = False,
+    track: Track = Track.CONNECT,
+    environment: Mapping[str, str] | None = None,
+    working_dir: str = "",
+    stdin: Stdio = None,
+    stdout: Stdio = None,
+    stderr: Stdio = None,
+) -> AsyncIterator[RunningProgram]:
+    """Run a program under meshfd for as long as the context lasts.
+
+    ``routes`` and ``listen`` are written as on the command line, or records of `meshfd.model`; the
+    target of a route may also be ``ask``. ``decide`` is awaited for each connect() whose route is
+    `Ask`; where no route says so, for each that no route matches. It answers with a `Pass`, `Deny`
+    or `Redirect`; what it raises ends the context with that exception. A call that has no verdict
+    after ``ask_timeout_s`` seconds is refused, or passes with ``ask_open``. Standard files are
+    ours, or the given fds or files.
+
+    Raises:
+        RouteSyntaxError: a route or listening socket is not written as it should be.
+        ListenError: a listening socket cannot be opened.
+        SpawnError: the program cannot be started.
+        NotSupportedError: the kernel lacks something, and the text says what.
+
+    """
+    table = _routes_of(routes)
+    if decide is not None and not any(isinstance(route.verdict, Ask) for route in table):
+        table = (*table, Route(Destination(None), Ask()))
+    sockets = [parse_listen(one) if isinstance(one, str) else one for one in listen]
+    options = AgentOptions(
+        strict=strict,
+        track=track,
+        report_decisions=True,
+        ask_timeout_s=ask_timeout_s,
+        ask_open=ask_open,
+    )
+    program = Program(
+        argv=tuple(argv),
+        environment=tuple((os.environ if environment is None else environment).items()),
+        working_dir=working_dir,
+    )
+    stdio = (_fd_of(stdin, 0), _fd_of(stdout, 1), _fd_of(stderr, 2))
+    with plain_errors():
+        async with open_agent(options) as agent, trio.open_nursery() as nursery:
+            if table:
+                await agent.set_routes(table)
+            for one in sockets:
+                await agent.open_listening(one)
+            running = RunningProgram(agent, await agent.spawn(program, stdio=stdio))
+            nursery.start_soon(running._follow)  # noqa: SLF001 -- this module's own
+            if decide is not None:
+                nursery.start_soon(running._decide, decide, nursery)  # noqa: SLF001
+            yield running
+            nursery.cancel_scope.cancel()

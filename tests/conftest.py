@@ -1,0 +1,93 @@
+"""Fixtures for all tests, and the network that root's tests run in.
+
+MESHFD_REQUIRE_LIVE=1  what is missing fails instead of skipping
+MESHFD_QUICK=1         fewer rounds where a test repeats itself
+MESHFD_TEST_BARE=1     programs run without meshfd (see tests/support/command.py)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.builds import Builds
+from tests.support.command import Meshfd, find_meshfd
+from tests.support.netns import enter_private_network
+from tests.support.processes import Processes, adopt_orphans
+from tests.support.programs import Programs
+from tests.support.servers import Greeter, HttpServer, SilentServer
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Isolate the run: for root in a network of its own; orphans stay below this process."""
+    adopt_orphans()
+    if os.geteuid() == 0:
+        enter_private_network()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their directory."""
+    for item in items:
+        directory = item.path.parent.name
+        if directory in {"live", "peers"}:
+            item.add_marker(directory)
+
+
+@pytest.fixture(scope="session")
+def quick() -> bool:
+    """Whether fewer rounds will do."""
+    return os.environ.get("MESHFD_QUICK") == "1"
+
+
+@pytest.fixture(scope="session")
+def meshfd() -> Meshfd:
+    """Return the meshfd command."""
+    return find_meshfd()
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Programs]:
+    """Return the builder of C test programs: ``program("dial")``."""
+    with tempfile.TemporaryDirectory(prefix="meshfd-programs-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)  # some tests run them as another user
+        yield Programs(directory)
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    """Return the builder of Go and Java peers."""
+    return Builds(tmp_path_factory.mktemp("builds"))
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Start programs; none of them outlives the test."""
+    started = Processes(tmp_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def greeter() -> Iterator[Greeter]:
+    """Return a server that says hello."""
+    with Greeter() as server:
+        yield server
+
+
+@pytest.fixture
+def silent() -> Iterator[SilentServer]:
+    """Return a server that does not answer before it is told to."""
+    with SilentServer() as server:
+        yield server
+
+
+@pytest.fixture
+def http_server() -> Iterator[HttpServer]:
+    """Return an HTTP server."""
+    with HttpServer() as server:
+        yield server

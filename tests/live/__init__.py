@@ -1,0 +1,1 @@
+"""The real kernel: what a program under meshfd sees, compared with what it sees without."""

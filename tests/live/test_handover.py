@@ -1,0 +1,236 @@
+"""bind() receives the listening socket that meshfd opened before the program started."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Meshfd, Word, written
+from tests.support.ordinary_user import as_ordinary_user
+from tests.support.processes import Processes, Program
+from tests.support.programs import Programs
+from tests.support.servers import free_port, read_all
+from tests.support.waiting import DEADLINE_S, wait_until
+
+FLAGS = ["", "n", "c", "nc", "e", "nce", "o", "nceo"]
+
+# Says that it is there, and becomes the rest of its arguments when it is told to.
+LATER = ("sh", "-c", 'echo up; read go; exec "$@"', "sh")
+
+
+def caller(host: str, port: int) -> socket.socket:
+    """Return a connection, as soon as there can be one, over which one byte was sent."""
+
+    def connect() -> socket.socket | None:
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection((host, port), DEADLINE_S)
+        return None
+
+    client = wait_until(connect, f"a server on {host}:{port}")
+    client.sendall(b"?")
+    return client
+
+
+def serve_one(running: Program, host: str, port: int) -> list[str]:
+    """Be a client of handover.c; return its transcript."""
+    with caller(host, port) as client:
+        assert read_all(client) == b"hello\n"
+    done = running.finish()
+    assert done.code == 0, done.err
+    return done.lines
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("variant", ["", "i386"])
+def test_same_as_bare(
+    flags: str, variant: str, meshfd: Meshfd, program: Programs, processes: Processes
+) -> None:
+    """Flags, options, name and epoll registration are those of a socket that it bound itself.
+
+    bind() returns 0, as it should, not a number.
+    """
+    port = free_port()
+    command: list[Word] = [program("handover", variant), "127.0.0.1", str(port), flags]
+    options = ("--listen", f"127.0.0.1:{port}")
+    under = serve_one(processes.start(meshfd.exec(*command, options=options)), "127.0.0.1", port)
+    bare = serve_one(processes.start(command), "127.0.0.1", port)
+    assert under == bare
+
+
+@pytest.mark.parametrize("options", [(), ("--track", "connect"), ("--strict",)])
+def test_client_before_bind(
+    options: tuple[str, ...], meshfd: Meshfd, program: Programs, processes: Processes
+) -> None:
+    """A client that connects before the program binds is served."""
+    meshfd.need()
+    port = free_port()
+    running = processes.start(
+        meshfd.exec(
+            *LATER,
+            program("handover"),
+            "127.0.0.1",
+            str(port),
+            options=("--listen", f"web=127.0.0.1:{port}", *options),
+        )
+    )
+    assert running.line() == "up"
+    with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as client:
+        client.sendall(b"?")
+        running.tell()
+        assert read_all(client) == b"hello\n"
+    assert running.finish().code == 0
+
+
+@pytest.mark.parametrize(
+    ("listen", "bind", "client"),
+    [
+        pytest.param("127.0.0.1", "127.0.0.1", "127.0.0.1", id="v4"),
+        pytest.param("0.0.0.0", "0.0.0.0", "127.0.0.1", id="any-v4"),
+        pytest.param("::1", "::1", "::1", id="v6"),
+        pytest.param("::", "::", "::1", id="any-v6"),
+        pytest.param("::", "::", "127.0.0.1", id="any-v6-by-v4"),
+        pytest.param("0.0.0.0", "::", "127.0.0.1", id="any-v4-for-dual-stack"),
+        pytest.param("127.0.0.1", "::ffff:127.0.0.1", "127.0.0.1", id="v4-for-mapped"),
+    ],
+)
+def test_addresses(
+    listen: str,
+    bind: str,
+    client: str,
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+) -> None:
+    """Addresses are compared by what they mean: v4-mapped, wildcards, dual stack."""
+    meshfd.need()
+    port = free_port(socket.AF_INET6 if ":" in listen else socket.AF_INET, listen)
+    command: list[Word] = [*LATER, program("handover"), bind, str(port)]
+    running = processes.start(meshfd.exec(*command, options=("--listen", written(listen, port))))
+    assert running.line() == "up"
+    with socket.create_connection((client, port), DEADLINE_S) as early:
+        early.sendall(b"?")
+        running.tell()
+        assert read_all(early) == b"hello\n"
+    lines = running.finish().lines
+    assert "bind: 0" in lines
+
+
+@pytest.mark.parametrize(
+    ("listen", "bind"), [("::", "0.0.0.0"), ("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "127.0.0.2")]
+)
+def test_mismatch(
+    listen: str, bind: str, meshfd: Meshfd, program: Programs, processes: Processes
+) -> None:
+    """A bind to a configured port on another address is not handed over, and that is said."""
+    meshfd.need()
+    port = free_port(socket.AF_INET6 if ":" in listen else socket.AF_INET, listen)
+    code = f"import socket; socket.socket().bind(({bind!r}, {port}))"
+    done = processes.run(
+        meshfd.exec(
+            "python3", "-c", code, options=("--listen", written(listen, port), "--log", "-")
+        )
+    )
+    bare = "Address already in use"  # the listening socket is there, and stays there
+    assert (bare in done.err) == (bind != "127.0.0.2")
+    lines = [line for line in done.err.splitlines() if f"{bind}:{port}" in line]
+    assert len(lines) == 1, done.err
+    assert written(listen, port) in lines[0]
+
+
+def test_other_ports(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """A bind to a port that was not asked for is the program's own."""
+    port, another = free_port(), free_port()
+    running = processes.start(
+        meshfd.exec(
+            program("handover"),
+            "127.0.0.1",
+            str(another),
+            options=("--listen", f"127.0.0.1:{port}"),
+        )
+    )
+    assert "bind: 0" in serve_one(running, "127.0.0.1", another)
+
+
+def test_bound_elsewhere_keeps_its_errno(meshfd: Meshfd, processes: Processes) -> None:
+    """A bind that fails without meshfd fails with it, for the same reason."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        taken = holder.getsockname()[1]
+        code = f"import socket; socket.socket().bind(('127.0.0.1', {taken}))"
+        done = processes.run(
+            meshfd.exec("python3", "-c", code, options=("--listen", f"127.0.0.1:{free_port()}"))
+        )
+    assert "Address already in use" in done.err
+
+
+@pytest.mark.parametrize("port", [80, 1])
+def test_low_ports(port: int, meshfd: Meshfd, processes: Processes) -> None:
+    """Low ports stay forbidden to whom they are forbidden."""
+    code = f"import socket; socket.socket().bind(('127.0.0.1', {port}))"
+    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    if port >= lowest:
+        pytest.skip(f"here anyone may bind ports from {lowest} on")
+    for options in ((), ("--listen", f"127.0.0.1:{free_port()}"), ("--strict",)):
+        command = meshfd.exec("/usr/bin/python3", "-c", code, options=options)
+        done = processes.run(as_ordinary_user(command), cwd="/")
+        assert "Permission denied" in done.err
+
+
+def test_two_listening_sockets(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """Each bind receives the socket of its own address, whatever their order."""
+    meshfd.need()
+    first, second = free_port(), free_port()
+    daemons = " & ".join(
+        f"{program('handover')} 127.0.0.1 {port} >/dev/null" for port in (second, first)
+    )
+    running = processes.start(
+        meshfd.exec(
+            "sh",
+            "-c",
+            f"{daemons} & wait",
+            options=("--listen", f"a=127.0.0.1:{first}", "--listen", f"b=127.0.0.1:{second}"),
+        )
+    )
+    for port in (first, second):
+        with caller("127.0.0.1", port) as client:
+            assert read_all(client) == b"hello\n"
+    assert running.finish().code == 0
+
+
+def test_again(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """A program that is started again below the same meshfd receives the socket again.
+
+    A client that connects in between waits in its queue.
+    """
+    meshfd.need()
+    port = free_port()
+    command = f"{program('handover')} 127.0.0.1 {port} >/dev/null"
+    running = processes.start(
+        meshfd.exec(
+            "sh",
+            "-c",
+            f"{command}; echo between; read go; {command}",
+            options=("--listen", f"127.0.0.1:{port}"),
+        )
+    )
+    with caller("127.0.0.1", port) as client:
+        assert read_all(client) == b"hello\n"
+    assert running.line() == "between"
+    with caller("127.0.0.1", port) as client:
+        running.tell()
+        assert read_all(client) == b"hello\n"
+    assert running.finish().code == 0
+
+
+def test_ordinary_user(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """All of this needs no root."""
+    meshfd.need()
+    port = free_port()
+    command = meshfd.exec(
+        program("handover"), "127.0.0.1", str(port), options=("--listen", f"127.0.0.1:{port}")
+    )
+    running = processes.start(as_ordinary_user(command), cwd="/")
+    assert "bind: 0" in serve_one(running, "127.0.0.1", port)

@@ -1,0 +1,118 @@
+"""Whoever dies in the middle takes nobody with it, and leaves nothing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.command import Meshfd
+from tests.support.processes import Processes, Program
+from tests.support.programs import Programs
+from tests.support.servers import Greeter, SilentServer
+from tests.support.waiting import wait_until
+
+N_VICTIMS = 200
+N_VICTIMS_QUICK = 40
+N_WARM_UP = 2_000
+N_CONNECTS = 100_000
+N_CONNECTS_QUICK = 10_000
+GROWTH_KIB = 16  # a page or four; one byte a connection would be 100
+
+
+def test_killed_targets(
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    greeter: Greeter,
+    silent: SilentServer,
+    quick: bool,
+) -> None:
+    """Programs that are killed in every stage of socket and connect leave the others served."""
+    way = meshfd.way(greeter.listening)
+    slow = meshfd.way(silent.listening, port=81)
+    n_victims = N_VICTIMS_QUICK if quick else N_VICTIMS
+    done = processes.run(
+        meshfd.exec(
+            program("victims"),
+            str(n_victims),
+            *way.words,
+            *slow.words,
+            options=way.options + slow.options,
+        )
+    )
+    assert done.lines == ["connect: 0", "greeting: hello"], done.err
+    assert done.code == 0
+
+
+def test_killed_meshfd(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """When meshfd itself is killed, the program does not go on unwatched: it is ended."""
+    meshfd.need()
+    running = processes.start(meshfd.exec("sh", "-c", "echo ready; exec sleep 1000"))
+    assert running.line() == "ready"
+    running.signal(signal.SIGKILL)
+    running.wait()
+    wait_until(lambda: not processes.running(), "the end of all that meshfd had started")
+
+
+def _held(pid: int) -> list[str]:
+    return sorted(entry.name for entry in Path("/proc", str(pid), "fd").iterdir())
+
+
+def _resident_kib(pid: int) -> int:
+    for line in Path("/proc", str(pid), "status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise LookupError(pid)
+
+
+def _round(hammer: Program) -> None:
+    hammer.tell()
+    assert hammer.line() == "done"
+
+
+def test_nothing_is_left(
+    meshfd: Meshfd, program: Programs, processes: Processes, quick: bool
+) -> None:
+    """100,000 connections leave no fd and no memory behind in the agent."""
+    meshfd.need()
+    n_connects = N_CONNECTS_QUICK if quick else N_CONNECTS
+    sink = processes.start([program("sink")])
+    route = ("--route", f"127.66.0.1:80=127.0.0.1:{sink.value('port')}")
+    hammer = processes.start(
+        meshfd.exec(program("hammer"), "127.66.0.1", "80", str(N_WARM_UP), options=route)
+    )
+    agent = int(hammer.value("parent"))
+    before = _held(agent)
+    _round(hammer)
+    wait_until(lambda: _held(agent) == before, "the end of the last lease")
+    resident_kib = _resident_kib(agent)
+    for _ in range(n_connects // N_WARM_UP):
+        _round(hammer)
+    wait_until(lambda: _held(agent) == before, "the end of the last lease")
+    assert _resident_kib(agent) <= resident_kib + GROWTH_KIB
+    assert _resident_kib(agent) < 2048
+    assert hammer.finish().out == ""
+
+
+def test_nothing_is_left_by_the_unused(
+    meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
+) -> None:
+    """Sockets that are made and never used are let go of, whether closed or kept."""
+    meshfd.need()
+    code = (
+        "import os, socket, sys\n"
+        "print(os.getppid(), flush=True)\n"
+        "sys.stdin.readline()\n"
+        "kept = [socket.socket() for _ in range(400)]\n"
+        "for _ in range(400): socket.socket().close()\n"
+        "print('made', flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    running = processes.start(meshfd.exec(sys.executable, "-c", code))
+    agent = int(running.line())
+    before = _held(agent)
+    running.tell()
+    assert running.line() == "made"
+    wait_until(lambda: _held(agent) == before, "the end of the last lease")
+    assert running.finish().code == 0

@@ -1,0 +1,1 @@
+"""Real daemons and clients under meshfd."""

@@ -1,0 +1,95 @@
+"""Real clients reach a virtual address: a local HTTP server answers them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.builds import Builds
+from tests.support.command import Meshfd, Way
+from tests.support.need import require_tool
+from tests.support.processes import Processes
+from tests.support.programs import Programs
+from tests.support.servers import HttpServer
+
+BLOCKING = """\
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=None)
+connection.request("GET", "/")
+sys.stdout.write(connection.getresponse().read().decode())
+"""
+
+WITH_TIMEOUT = BLOCKING.replace("timeout=None", "timeout=30")
+
+ASYNCIO = """\
+import asyncio, sys
+async def main():
+    reader, writer = await asyncio.open_connection(sys.argv[1], int(sys.argv[2]))
+    writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print((await reader.read()).decode().splitlines()[-1])
+    writer.close()
+asyncio.run(main())
+"""
+
+NODE = """\
+require("http").get({host: process.argv[1], port: process.argv[2]}, (answer) => {
+  answer.pipe(process.stdout);
+});
+"""
+
+Command = Callable[[Way, Builds], list[str]]
+
+CLIENTS: dict[str, Command] = {
+    "curl": lambda way, _: [require_tool("curl"), "-sS", f"http://{way.host}:{way.port}/"],
+    "python": lambda way, _: [sys.executable, "-c", BLOCKING, *way.words],
+    "python-timeout": lambda way, _: [sys.executable, "-c", WITH_TIMEOUT, *way.words],
+    "asyncio": lambda way, _: [sys.executable, "-c", ASYNCIO, *way.words],
+    "node": lambda way, _: [require_tool("node"), "-e", NODE, *way.words],
+    "go": lambda way, builds: [builds.go(), "get", f"http://{way.host}:{way.port}/"],
+    "java-socket": lambda way, builds: [*builds.java(), "socket", *way.words],
+    "java-nio": lambda way, builds: [*builds.java(), "nio", *way.words],
+    "java-url": lambda way, builds: [*builds.java(), "url", *way.words],
+}
+
+
+def without_proxies() -> dict[str, str]:
+    """Return our environment without what would make a client ask a proxy."""
+    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+
+
+@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "connect")], ids=str)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_client(
+    name: str,
+    extra: tuple[str, ...],
+    meshfd: Meshfd,
+    builds: Builds,
+    processes: Processes,
+    http_server: HttpServer,
+) -> None:
+    """The client gets the local server's answer from the address that nobody has."""
+    way = meshfd.way(http_server.listening)
+    command = CLIENTS[name](way, builds)
+    done = processes.run(meshfd.exec(*command, options=way.options + extra), env=without_proxies())
+    assert (done.code, done.out) == (0, "served /\n"), done.err
+
+
+@pytest.mark.parametrize("variant", ["", "static", "i386"])
+@pytest.mark.parametrize("mode", ["level", "edge", "select", "poll"])
+def test_event_loop(
+    mode: str,
+    variant: str,
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    http_server: HttpServer,
+) -> None:
+    """A socket that sits in an epoll instance before it is connected keeps its registration."""
+    way = meshfd.way(http_server.listening)
+    done = processes.run(
+        meshfd.exec(program("event_loop", variant), mode, *way.words, options=way.options)
+    )
+    assert done.lines == ["SO_ERROR: 0", "status: HTTP/1.0 200 OK", "body: served /"], done.err

@@ -1,0 +1,44 @@
+"""A network of the tests' own, for root: nothing else listens there and nothing leaves it.
+
+The loopback interface is the only one. Destinations that cannot be reached are made of loopback
+addresses with routes that say so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+
+from tests.support.need import require_root, require_tool
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+SIOCSIFFLAGS = 0x8914  # linux/sockios.h
+IFF_UP = 1
+IFREQ_FLAGS = "16sh22x"  # struct ifreq with ifr_flags, 40 bytes
+
+# Addresses that `make_unreachable` gives routes to, by the errno of connect(2) there.
+UNREACHABLE = {"EHOSTUNREACH": "127.66.9.1", "ENETUNREACH": "127.66.9.2", "EACCES": "127.66.9.3"}
+_ROUTE_TYPES = {"EHOSTUNREACH": "unreachable", "ENETUNREACH": "throw", "EACCES": "prohibit"}
+
+
+def enter_private_network() -> None:
+    """Move this thread, and all that it starts from now on, to a new network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"a network namespace cannot be made: {os.strerror(error)}")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack(IFREQ_FLAGS, b"lo", IFF_UP))
+
+
+def make_unreachable() -> None:
+    """Give the addresses of `UNREACHABLE` their routes; more than once does no harm."""
+    require_root()
+    ip = require_tool("ip")
+    for name, address in UNREACHABLE.items():
+        command = [ip, "route", "replace", _ROUTE_TYPES[name], f"{address}/32", "table", "local"]
+        subprocess.run(command, check=True)

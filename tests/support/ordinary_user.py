@@ -1,0 +1,31 @@
+"""Run a program as an ordinary user, whoever runs the tests.
+
+When root runs them, the user is "nobody", who keeps one right of root's: to read everywhere,
+because Python itself may be installed where nobody else may go.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tests.support.need import require_tool
+
+NOBODY = 65534  # user and group, by convention of every distribution
+READ_EVERYWHERE = "-all,+dac_read_search"
+
+
+def as_ordinary_user(command: Sequence[str]) -> list[str]:
+    """Return a command line that runs ``command`` so."""
+    if os.geteuid() != 0:
+        return list(command)
+    return [
+        require_tool("setpriv"),
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        f"--inh-caps={READ_EVERYWHERE}",
+        f"--ambient-caps={READ_EVERYWHERE}",
+        "--",
+        *command,
+    ]

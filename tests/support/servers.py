@@ -1,0 +1,155 @@
+"""Servers of the tests: real listening sockets on loopback, threads where someone must answer."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from tests.support.waiting import DEADLINE_S, wait_until
+
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+SYN_SENT = "02"  # include/net/tcp_states.h, as /proc/net/tcp prints it
+
+
+def listening_socket(
+    family: socket.AddressFamily = socket.AF_INET, backlog: int = 128
+) -> socket.socket:
+    """Return a listening socket on a free loopback port; waiting on it has a deadline."""
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.settimeout(DEADLINE_S)
+    listening.bind((LOOPBACK[family], 0))
+    listening.listen(backlog)
+    return listening
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return everything up to the end of the stream."""
+    got = b""
+    while chunk := connection.recv(65536):
+        got += chunk
+    return got
+
+
+def port_of(listening: socket.socket) -> int:
+    """Return the local port."""
+    return int(listening.getsockname()[1])
+
+
+def free_port(family: socket.AddressFamily = socket.AF_INET, address: str | None = None) -> int:
+    """Return a port that nobody had a moment ago."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((address or LOOPBACK[family], 0))
+        return port_of(probe)
+
+
+@contextlib.contextmanager
+def dead_port() -> Iterator[int]:
+    """Give a port that refuses connections for as long as the block lasts: bound, not listening."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+        holder.bind((LOOPBACK[socket.AF_INET], 0))
+        yield port_of(holder)
+
+
+class SilentServer:
+    """A listening socket whose queue is full: whoever connects has to wait until `answer`.
+
+    Linux accepts one more than the backlog, then drops each SYN; the client repeats it, first
+    after one second.
+    """
+
+    def __init__(self) -> None:
+        """Listen, and fill the queue."""
+        self.listening = listening_socket(backlog=0)
+        self._filler = socket.create_connection(self.listening.getsockname(), DEADLINE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._filler.close()
+        self.listening.close()
+
+    def wait_for_caller(self) -> None:
+        """Return when someone is trying to connect."""
+        wanted = f":{port_of(self.listening):04X}"
+
+        def someone_calls() -> bool:
+            rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            return any(row[2].endswith(wanted) and row[3] == SYN_SENT for row in rows)
+
+        wait_until(someone_calls, "an attempt to connect")
+
+    def answer(self) -> None:
+        """Let everyone in from now on."""
+        self.listening.listen(128)
+
+
+class Greeter:
+    """Sends each client a line with its name and closes; counts them."""
+
+    def __init__(self, name: str = "hello", family: socket.AddressFamily = socket.AF_INET) -> None:
+        """Serve from now until the block's end."""
+        self.name = name
+        self.n_greeted = 0
+        self.listening = listening_socket(family, backlog=1024)
+        self.listening.settimeout(None)
+        self._thread = threading.Thread(target=self._serve, name=f"greeter {name}")
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.listening.accept()
+            except OSError:  # shut down
+                return
+            with client, contextlib.suppress(ConnectionError):
+                client.sendall(self.name.encode() + b"\n")
+                self.n_greeted += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.listening.close()
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    """One line of text for every GET."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        body = f"served {self.path}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *unused: object) -> None:
+        """Stay quiet."""
+
+
+class HttpServer:
+    """A real HTTP server in a thread; ``listening`` is its socket."""
+
+    def __init__(self) -> None:
+        """Serve from now until the block's end."""
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+        self.listening = self._server.socket
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

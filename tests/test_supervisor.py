@@ -1,0 +1,675 @@
+"""`meshfd run`, with real agents and programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from meshfd.errors import ControlError, ListenError, MeshfdError, ServiceError
+from meshfd.model import (
+    Backoff,
+    Configuration,
+    Deny,
+    Destination,
+    Endpoint,
+    ListeningSocket,
+    OnExit,
+    Ready,
+    Redirect,
+    Restart,
+    Route,
+    Service,
+    SocketAddress,
+    Track,
+    Upstream,
+)
+from meshfd.protocol import Request
+from meshfd.supervisor import Supervisor
+from tests.support.waiting import DEADLINE_S, PAUSE_S
+
+pytestmark = pytest.mark.live
+
+FOREVER = ("sleep", "1000")
+QUICK = Backoff(first_s=0.01, last_s=0.01)
+
+# A daemon as daemons were before socket activation: it accepts, and answers its own pid.
+DAEMON = """
+import os, socket, sys
+listening = socket.socket()
+listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listening.bind(("127.0.0.1", int(sys.argv[1])))
+listening.listen()
+while True:
+    with listening.accept()[0] as connection:
+        connection.sendall(b"%d\\n" % os.getpid())
+"""
+
+# Connects each time that its file says another word, and appends the answer.
+CLIENT = """
+import socket, sys
+def connect():
+    try:
+        with socket.create_connection(("127.66.0.1", 80), 10) as connection:
+            return connection.makefile().readline().strip()
+    except OSError as error:
+        return error.strerror
+while True:
+    with open(sys.argv[1]) as asked:
+        asked.readline()
+    with open(sys.argv[2], "w") as answers:
+        print(connect(), file=answers)
+"""
+
+
+def free_port() -> int:
+    """Return a port that nobody has just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def address(port: int, ip: str = "127.0.0.1") -> SocketAddress:
+    """Return an address of this machine."""
+    return SocketAddress(ip_address(ip), port)
+
+
+def daemon(name: str, port: int, **fields: Any) -> Service:
+    """Return a service that listens on a port that is opened for it."""
+    return Service(
+        name,
+        (sys.executable, "-c", DAEMON, str(port)),
+        ready=Ready.LISTEN,
+        listen=(ListeningSocket("main", address(port)),),
+        **fields,
+    )
+
+
+def sleeper(name: str, **fields: Any) -> Service:
+    """Return a service that does nothing for ever."""
+    return Service(name, FOREVER, **fields)
+
+
+def shell(name: str, script: str, *arguments: str, **fields: Any) -> Service:
+    """Return a service that is a shell script."""
+    return Service(name, ("sh", "-c", script, "sh", *arguments), **fields)
+
+
+def route_to(port: int) -> Route:
+    """Return the way from the virtual address to a port of this machine."""
+    upstream = Upstream("u", (Endpoint(address(port)),))
+    return Route(Destination(None, 80, 80), Redirect(upstream))
+
+
+async def wait_until(look: Callable[[], object]) -> None:
+    """Wait until a condition holds on which there is no event to wait for."""
+    with trio.fail_after(DEADLINE_S):
+        while not look():  # noqa: ASYNC110 -- see above
+            await trio.sleep(PAUSE_S)
+
+
+async def ask_daemon(port: int) -> int:
+    """Connect, and return the pid that answered."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        return int(b"".join([piece async for piece in stream]))
+
+
+class Running:
+    """A supervisor that runs, and its configuration, which tests replace."""
+
+    def __init__(self, configuration: Configuration, control: Path) -> None:
+        self.configuration: Configuration | MeshfdError = configuration
+        self.control = control
+        self.status: int | None = None
+        self.ended = trio.Event()
+        self.supervisor = Supervisor(self._load, control, dict(os.environ))
+
+    def _load(self) -> Configuration:
+        if isinstance(self.configuration, MeshfdError):
+            raise self.configuration
+        return self.configuration
+
+    async def run(self) -> None:
+        """Run to the end."""
+        self.status = await self.supervisor.run()
+        self.ended.set()
+
+    async def ask(self, command: str, *names: str) -> dict[str, Any]:
+        """Carry out a request; what a client would get."""
+        result = await self.supervisor.handle(Request(command, names))
+        answer: dict[str, Any] = json.loads(json.dumps(result))
+        return answer
+
+    async def service(self, name: str) -> dict[str, Any]:
+        """Return the status of a service."""
+        (one,) = (await self.ask("status", name))["services"]
+        assert isinstance(one, dict)
+        return one
+
+    async def until(
+        self, name: str, predicate: Callable[[dict[str, Any]], object]
+    ) -> dict[str, Any]:
+        """Wait until a service's status is as wanted."""
+        with trio.fail_after(DEADLINE_S):
+            while not predicate(one := await self.service(name)):  # noqa: ASYNC110 -- no event
+                await trio.sleep(PAUSE_S)
+        return one
+
+    async def until_state(self, name: str, *states: str) -> dict[str, Any]:
+        """Wait until a service is in one of these states."""
+        return await self.until(name, lambda one: one["state"] in states)
+
+    async def reload(self, *services: Service) -> dict[str, Any]:
+        """Reload with these services as the configuration."""
+        self.configuration = Configuration(services)
+        return await self.ask("reload")
+
+    async def end(self) -> int:
+        """Wait for the supervisor's end; its status."""
+        with trio.fail_after(DEADLINE_S):
+            await self.ended.wait()
+        assert self.status is not None
+        return self.status
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """Return a context that runs services, and stops them in the end."""
+
+    @asynccontextmanager
+    async def start(*services: Service) -> AsyncIterator[Running]:
+        running = Running(Configuration(services), tmp_path / "control.sock")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.run)
+            await wait_until(lambda: running.control.exists() and not running.ended.is_set())
+            yield running
+            if not running.ended.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+                await running.end()
+
+    return start
+
+
+Run = Callable[..., Any]
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent's pid."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def environment_of(pid: int) -> list[str]:
+    """Return a process's environment as NAME=VALUE."""
+    return Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, zombies aside."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+async def test_a_service_starts_when_what_it_depends_on_is_ready(run: Run) -> None:
+    """The dependent starts after the daemon has called listen(), and never before."""
+    port = free_port()
+    gate = f"while ! [ -e /proc/self/fd/0 ]; do :; done; exec '{sys.executable}' -c \"$1\" {port}"
+    slow = replace(daemon("db", port), command=("sh", "-c", gate, "sh", DAEMON))
+    async with run(sleeper("app", depends_on=("db",)), slow) as running:
+        app = await running.until_state("app", "running")
+        db = await running.service("db")
+        assert db["ready"]
+        assert db["since"] <= app["since"]
+
+
+async def test_services_stop_after_those_that_depend_on_them(run: Run, tmp_path: Path) -> None:
+    """At the end the dependent is gone before what it depends on is even asked to stop."""
+    record = tmp_path / "record"
+    record.touch()
+    script = "trap 'echo $1 >>$2; exit' TERM; echo >$3; while :; do sleep 0.01; done"
+    up = [tmp_path / name for name in "abc"]
+    services = [
+        shell(name, script, name, str(record), str(file), depends_on=needs)
+        for name, file, needs in zip("abc", up, [(), ("a",), ("b",)], strict=True)
+    ]
+    async with run(*services):
+        await wait_until(lambda: all(file.exists() for file in up))
+    assert record.read_text().split() == ["c", "b", "a"]
+
+
+async def test_a_dependency_that_failed_fails_its_dependents(run: Run) -> None:
+    """What cannot start for want of another says so, and all failed is the end with status 1."""
+    port = free_port()
+    failing = replace(daemon("db", port), command=("sh", "-c", "exit 3"))
+    async with run(failing, sleeper("app", depends_on=("db",)), sleeper("other")) as running:
+        app = await running.until_state("app", "failed")
+        assert app["reason"] == "cannot start without db"
+        await running.ask("stop", "other")
+        assert (await running.service("db"))["last_exit"] == {"code": 3, "signal": None}
+
+
+# --- restarts ------------------------------------------------------------------------------------
+
+
+async def test_restart_by_policy(run: Run) -> None:
+    """A service that is killed is started again, as another process, with the same socket."""
+    port = free_port()
+    async with run(daemon("web", port, restart=Restart.ON_FAILURE, backoff=QUICK)) as running:
+        before = await running.until_state("web", "running")
+        assert await ask_daemon(port) == before["pid"]
+        os.kill(before["pid"], signal.SIGKILL)
+        after = await running.until("web", lambda one: one["restarts"] == 1 and one["ready"])
+        assert after["pid"] != before["pid"]
+        assert after["last_exit"] == {"code": None, "signal": "SIGKILL"}
+        assert after["listening"] == [{"name": "main", "address": f"127.0.0.1:{port}", "handed": 2}]
+        assert await ask_daemon(port) == after["pid"]
+
+
+async def test_what_a_daemon_leaves_behind_is_ended_before_the_restart(
+    run: Run, tmp_path: Path
+) -> None:
+    """Workers of a main process that died do not go on beside the new ones, stubborn or not."""
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    script = "(trap '' TERM; exec sh -c 'echo >$0/$$; exec sleep 1000' $1) & wait"
+    service = shell(
+        "web", script, str(pids), restart=Restart.ALWAYS, backoff=QUICK, stop_timeout_s=0.1
+    )
+    async with run(service) as running:
+        before = await running.until_state("web", "running")
+        await wait_until(lambda: list(pids.iterdir()))
+        (worker,) = (int(file.name) for file in pids.iterdir())
+        os.kill(before["pid"], signal.SIGKILL)
+        await running.until("web", lambda one: one["restarts"] == 1)
+        assert not is_alive(worker)
+
+
+async def test_a_stopping_service_takes_everything_with_it(run: Run, tmp_path: Path) -> None:
+    """After a stop nothing of the service is left, what ignores SIGTERM included."""
+    file = tmp_path / "pid"
+    script = "trap '' TERM; sleep 1000 & echo $! >$1.part; mv $1.part $1; wait; wait; wait"
+    async with run(
+        shell("web", script, str(file), stop_timeout_s=0.1), sleeper("other")
+    ) as running:
+        await wait_until(file.exists)
+        pid = (await running.service("web"))["pid"]
+        await running.ask("stop", "web")
+        assert not is_alive(pid)
+        assert not is_alive(int(file.read_text()))
+        web = await running.service("web")
+        assert (web["state"], web["pid"], web["last_exit"]["signal"]) == (
+            "stopped",
+            None,
+            "SIGKILL",
+        )
+
+
+async def test_a_service_waits_longer_each_time_and_can_be_started_at_once(run: Run) -> None:
+    """A start cuts the delay before a restart short."""
+    service = shell("web", "exit 1", restart=Restart.ALWAYS, backoff=Backoff(1000, 1000))
+    async with run(service, sleeper("other")) as running:
+        await running.until_state("web", "waiting")
+        await running.ask("start", "web")
+        web = await running.until_state("web", "waiting")
+        assert web["restarts"] == 1
+        await running.ask("stop", "web")
+        assert (await running.service("web"))["state"] == "stopped"
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 128 + 9)]
+)
+async def test_stop_all_ends_with_the_services_status(run: Run, script: str, status: int) -> None:
+    """The end of a service with on_exit = "stop-all" ends everything, with its status."""
+    async with run(
+        shell("tour", script, on_exit=OnExit.STOP_ALL), sleeper("web", restart=Restart.ALWAYS)
+    ) as running:
+        assert await running.end() == status
+
+
+@pytest.mark.parametrize(("scripts", "status"), [(("exit", "exit"), 0), (("exit", "exit 3"), 1)])
+async def test_the_end_of_the_last_service_is_the_end(
+    run: Run, scripts: tuple[str, ...], status: int
+) -> None:
+    """When every service has ended and none will restart, so does meshfd: 1 if one failed."""
+    services = [shell(f"s{i}", script) for i, script in enumerate(scripts)]
+    async with run(*services) as running:
+        assert await running.end() == status
+
+
+async def test_a_second_signal_kills_at_once(run: Run, tmp_path: Path) -> None:
+    """A service that takes its time to stop is not waited for after a second SIGTERM."""
+    deaf = tmp_path / "deaf"
+    script = "trap : TERM; echo >$1; while :; do sleep 0.01; done"
+    async with run(shell("web", script, str(deaf), stop_timeout_s=1000)) as running:
+        await wait_until(deaf.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+        await running.until_state("web", "stopping")
+        os.kill(os.getpid(), signal.SIGINT)
+        assert await running.end() == 0
+
+
+async def test_nothing_is_started_when_a_socket_cannot_be_opened(run: Run, tmp_path: Path) -> None:
+    """A port that is taken is one line, and no service was started."""
+    mark = tmp_path / "mark"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        configuration = Configuration((shell("first", "echo >$1", str(mark)), daemon("web", port)))
+        running = Running(configuration, tmp_path / "control.sock")
+        with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await running.run()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"command": ("no-such-command",)}, "web: no-such-command is not found"),
+        ({"command": ("/no/such/command",)}, "web: there is no /no/such/command"),
+        ({"command": ("/etc/passwd",)}, "web: /etc/passwd is not executable"),
+        ({"working_dir": Path("/no/such")}, "web: working_dir /no/such is not a directory"),
+        ({"user": "no-such-user"}, "web: there is no user 'no-such-user'"),
+    ],
+)
+async def test_nothing_is_started_when_something_is_missing(
+    tmp_path: Path, fields: dict[str, Any], match: str
+) -> None:
+    """What is missing is one line, before anything has started."""
+    mark = tmp_path / "mark"
+    configuration = Configuration(
+        (shell("first", "echo >$1", str(mark)), replace(sleeper("web"), **fields))
+    )
+    running = Running(configuration, tmp_path / "control.sock")
+    with pytest.raises(ServiceError, match=match):
+        await running.run()
+    assert not mark.exists()
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+async def test_start_brings_what_is_depended_on(run: Run) -> None:
+    """Without autostart nothing runs; start runs a service after what it depends on."""
+    port = free_port()
+    async with run(
+        sleeper("other"),
+        daemon("db", port, autostart=False),
+        sleeper("app", depends_on=("db",), autostart=False),
+    ) as running:
+        assert (await running.service("app"))["state"] == "stopped"
+        assert (await running.service("db"))["state"] == "stopped"
+        await running.ask("start", "app")
+        assert (await running.service("app"))["ready"]
+        assert await ask_daemon(port) == (await running.service("db"))["pid"]
+
+
+async def test_clients_wait_for_a_daemon_that_is_not_there(run: Run) -> None:
+    """A client that connects before the daemon runs is served when it does."""
+    port = free_port()
+    async with run(sleeper("other"), daemon("web", port, autostart=False)) as running:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as early:
+            await running.ask("start", "web")
+            answer = b"".join([piece async for piece in early])
+        assert int(answer) == (await running.service("web"))["pid"]
+
+
+async def test_restart_leaves_dependents_alone(run: Run) -> None:
+    """Restarting a service restarts it alone, and answers when it is ready again."""
+    port = free_port()
+    async with run(daemon("db", port), sleeper("app", depends_on=("db",))) as running:
+        app = await running.until_state("app", "running")
+        db = await running.service("db")
+        await running.ask("restart", "db")
+        after = await running.service("db")
+        assert after["ready"]
+        assert after["pid"] != db["pid"]
+        assert after["restarts"] == 0
+        assert (await running.service("app"))["pid"] == app["pid"]
+
+
+async def test_a_start_that_fails_says_why(run: Run) -> None:
+    """A service that ends instead of getting ready is an error with its end in words."""
+    failing = replace(daemon("web", free_port(), autostart=False), command=("sh", "-c", "exit 3"))
+    async with run(sleeper("other"), failing) as running:
+        with pytest.raises(ControlError, match="service web ended with status 3"):
+            await running.ask("start", "web")
+
+
+async def test_unknown_names_are_refused_as_a_whole(run: Run) -> None:
+    """A request with a name that there is not does nothing to the others."""
+    async with run(sleeper("web")) as running:
+        before = await running.until_state("web", "running")
+        for command in ("stop", "restart", "start", "status", "reload"):
+            with pytest.raises(ControlError, match="no service is called nowhere"):
+                await running.ask(command, "web", "nowhere")
+        assert (await running.service("web"))["pid"] == before["pid"]
+
+
+async def test_no_names_are_all_services(run: Run) -> None:
+    """Stop and start without names mean every service; meshfd goes on without any."""
+    async with run(sleeper("a"), sleeper("b", depends_on=("a",))) as running:
+        await running.until_state("b", "running")
+        await running.ask("stop")
+        assert [(await running.service(name))["state"] for name in "ab"] == ["stopped"] * 2
+        await running.ask("start")
+        assert [(await running.service(name))["state"] for name in "ab"] == ["running"] * 2
+        await running.ask("restart")
+        assert [(await running.service(name))["state"] for name in "ab"] == ["running"] * 2
+
+
+async def test_status_says_where_connections_went(run: Run) -> None:
+    """The status has counters, costs, and which destinations led to which endpoint."""
+    port = free_port()
+    connect = f"import socket; socket.create_connection(('127.66.0.1', 80)); {'input()'!r}"
+    client = Service(
+        "client", (sys.executable, "-c", connect), depends_on=("web",), routes=(route_to(port),)
+    )
+    async with run(daemon("web", port), client) as running:
+        await running.until("client", lambda one: one["connections"]["redirects"])
+        connections = (await running.service("client"))["connections"]
+        assert connections["redirected"] == 1
+        assert connections["redirects"] == [
+            {"asked": ":80", "given": f"127.0.0.1:{port}", "count": 1}
+        ]
+        assert connections["connect_p50_ns"] > 0
+
+
+# --- reload --------------------------------------------------------------------------------------
+
+
+async def test_routes_reach_a_running_service(run: Run, tmp_path: Path) -> None:
+    """New routes decide the next connection of a program that is not even told."""
+    asked, answers = tmp_path / "asked", tmp_path / "answers"
+    os.mkfifo(asked)
+    os.mkfifo(answers)
+    one, other = free_port(), free_port()
+    client = Service("client", (sys.executable, "-c", CLIENT, str(asked), str(answers)))
+    daemons = [daemon("one", one), daemon("other", other)]
+
+    async def connect() -> str:
+        await trio.to_thread.run_sync(asked.write_text, "go\n", abandon_on_cancel=True)
+        text = await trio.to_thread.run_sync(answers.read_text, abandon_on_cancel=True)
+        return text.strip()
+
+    async with run(*daemons, replace(client, routes=(route_to(one),))) as running:
+        pids = [(await running.until_state(name, "running"))["pid"] for name in ("one", "other")]
+        client_pid = (await running.until_state("client", "running"))["pid"]
+        with trio.fail_after(DEADLINE_S):
+            assert await connect() == str(pids[0])
+            summary = await running.reload(*daemons, replace(client, routes=(route_to(other),)))
+            assert (summary["updated"], summary["restarted"]) == (["client"], [])
+            assert await connect() == str(pids[1])
+            denied = Route(Destination(None, 80, 80), Deny(113))
+            await running.reload(*daemons, replace(client, routes=(denied,)))
+            assert await connect() == os.strerror(113)
+        assert (await running.service("client"))["pid"] == client_pid
+
+
+async def test_an_unchanged_service_is_not_touched(run: Run) -> None:
+    """A reload restarts what has changed, starts what is new, stops what went; nothing else."""
+    async with run(sleeper("same"), sleeper("changed"), sleeper("gone")) as running:
+        names = ("same", "changed", "gone")
+        before = {name: await running.until_state(name, "running") for name in names}
+        summary = await running.reload(
+            sleeper("same"),
+            sleeper("changed", environment=(("A", "1"),)),
+            sleeper("new", depends_on=("same",)),
+        )
+        assert summary == {
+            "added": ["new"],
+            "removed": ["gone"],
+            "restarted": ["changed"],
+            "updated": [],
+            "unchanged": ["same"],
+        }
+        await running.until_state("new", "running")
+        changed = await running.until(
+            "changed", lambda one: one["ready"] and one["pid"] != before["changed"]["pid"]
+        )
+        assert "A=1" in environment_of(changed["pid"])
+        assert (await running.service("same"))["pid"] == before["same"]["pid"]
+        assert not is_alive(before["gone"]["pid"])
+        with pytest.raises(ControlError):
+            await running.service("gone")
+
+
+async def test_a_filter_that_changes_needs_another_agent(run: Run) -> None:
+    """Changes of strict and track take a new agent, which gets the same listening sockets."""
+    port = free_port()
+    async with run(daemon("web", port), sleeper("other")) as running:
+        before = await running.until_state("web", "running")
+        await running.reload(
+            daemon("web", port, track=Track.CONNECT, strict=True), sleeper("other")
+        )
+        after = await running.until("web", lambda one: one["ready"] and one["pid"] != before["pid"])
+        assert await ask_daemon(port) == after["pid"]
+
+
+async def test_listening_sockets_come_and_go_without_a_restart(run: Run) -> None:
+    """Sockets of a service that runs are opened and closed beside it."""
+    port, more = free_port(), free_port()
+    service = daemon("web", port)
+    extra = ListeningSocket("more", address(more))
+    async with run(service) as running:
+        before = await running.until_state("web", "running")
+        await running.reload(replace(service, listen=(*service.listen, extra)))
+        async with await trio.open_tcp_stream("127.0.0.1", more):
+            pass
+        assert len((await running.service("web"))["listening"]) == 2
+        await running.reload(service)
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("127.0.0.1", more)
+        assert (await running.service("web"))["pid"] == before["pid"]
+
+
+async def test_a_socket_moves_to_another_service(run: Run) -> None:
+    """A port that one service gives up and another takes is opened once it is free."""
+    port = free_port()
+    async with run(daemon("old", port), sleeper("other")) as running:
+        await running.until_state("old", "running")
+        await running.reload(daemon("new", port), sleeper("other"))
+        new = await running.until_state("new", "running")
+        assert await ask_daemon(port) == new["pid"]
+
+
+async def test_a_bad_configuration_changes_nothing(run: Run) -> None:
+    """Files that cannot be read, and things that are missing, are refused; all runs on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with run(sleeper("web")) as running:
+            before = await running.until_state("web", "running")
+            running.configuration = MeshfdError("a.toml:1: no such key")
+            with pytest.raises(MeshfdError, match="no such key"):
+                await running.ask("reload")
+            changed = sleeper("web", environment=(("A", "1"),))
+            for bad, match in (
+                (Service("bad", ("no-such-command",)), "bad: no-such-command is not found"),
+                (daemon("bad", port), "cannot listen on"),
+            ):
+                with pytest.raises(MeshfdError, match=match):
+                    await running.reload(changed, daemon("good", free_port()), bad)
+                services = (await running.ask("status"))["services"]
+                assert [(one["name"], one["pid"]) for one in services] == [("web", before["pid"])]
+
+
+async def test_sighup_reloads(run: Run) -> None:
+    """SIGHUP does what `meshfd reload` does."""
+    async with run(sleeper("web")) as running:
+        before = await running.until_state("web", "running")
+        running.configuration = Configuration((sleeper("web"), sleeper("new")))
+        os.kill(os.getpid(), signal.SIGHUP)
+        with trio.fail_after(DEADLINE_S):
+            while len((await running.ask("status"))["services"]) == 1:  # noqa: ASYNC110 -- no event
+                await trio.sleep(PAUSE_S)
+        await running.until_state("new", "running")
+        assert (await running.service("web"))["pid"] == before["pid"]
+
+
+async def test_a_reload_of_one_service_leaves_the_others(run: Run) -> None:
+    """With a name, only that service becomes what the files say."""
+    async with run(sleeper("a"), sleeper("b")) as running:
+        before = {name: await running.until_state(name, "running") for name in "ab"}
+        changed = (("A", "1"),)
+        running.configuration = Configuration(
+            (sleeper("a", environment=changed), sleeper("b", environment=changed))
+        )
+        await running.ask("reload", "a")
+        await running.until("a", lambda one: one["ready"] and one["pid"] != before["a"]["pid"])
+        assert (await running.service("b"))["pid"] == before["b"]["pid"]
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+async def test_a_lost_agent_is_replaced(run: Run) -> None:
+    """When an agent is killed, its program is ended and both start again, as after a failure."""
+    port = free_port()
+    async with run(daemon("web", port, restart=Restart.ALWAYS, backoff=QUICK)) as running:
+        before = await running.until_state("web", "running")
+        os.kill(parent_of(before["pid"]), signal.SIGKILL)
+        after = await running.until("web", lambda one: one["ready"] and one["pid"] != before["pid"])
+        assert not is_alive(before["pid"])
+        assert await ask_daemon(port) == after["pid"]
+
+
+async def test_output_goes_to_the_log_file(run: Run, tmp_path: Path) -> None:
+    """A log file is private, gets both outputs, and is appended to by each start."""
+    file = tmp_path / "log"
+    script = "echo out; echo error >&2; exit 1"
+    service = shell("web", script, log=str(file), restart=Restart.ON_FAILURE, backoff=QUICK)
+    async with run(service) as running:
+        await running.until("web", lambda one: one["restarts"] >= 2)
+        await running.ask("stop", "web")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text().startswith("out\nerror\nout\nerror\n")
+
+
+async def test_a_service_runs_as_its_user(run: Run, tmp_path: Path) -> None:
+    """A user sets the ids, the groups and the environment of a login."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the user")
+    file = tmp_path / "log"
+    service = shell("web", "id -u; id -g; echo $USER; exec sleep 1000", log=str(file))
+    async with run(replace(service, user="nobody", environment=(("A", "1"),))) as running:
+        await running.until_state("web", "running")
+        await wait_until(lambda: len(file.read_text().split()) >= 3)
+    assert file.read_text().split() == ["65534", "65534", "nobody"]
