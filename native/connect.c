@@ -11,7 +11,8 @@
  *                         kernel for that attempt, with its own signals and SO_SNDTIMEO
  *                         (net/ipv4/af_inet.c, __inet_stream_connect, SS_CONNECTING). Anything else
  *                         is the answer: the socket is unconnected again, and CONTINUE would go to
- *                         the original address.
+ *                         the original address. One errno differs: to the kernel the program's call
+ *                         is the second, so when SO_SNDTIMEO ends it, it says EALREADY, not EINPROGRESS.
  *
  * An endpoint that refuses at once (errors of is_refusal) makes room for the next, before anything is
  * answered. Not so when the error was left by an earlier attempt of the program's own

@@ -792,3 +792,19 @@ def test_upstream_routes_follow_the_services_own(load: Load) -> None:
     assert [format_destination(route.destination) for route in a.routes] == ["10.0.0.1"] * 2
     assert isinstance(a.routes[0].verdict, Deny)
     assert replace(a, routes=a.routes[1:]).routes[0].verdict == Redirect(configuration.upstreams[0])
+
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "conf").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_example(file: Path) -> None:
+    """Each example is valid by itself, and says in its first lines how to run it."""
+    load_configuration([file])
+    assert f"conf/{file.name}" in file.read_text(encoding="utf-8").partition("\n\n")[0]
+
+
+def test_examples_join() -> None:
+    """The examples get along in one meshfd: no name, address or port is used by two of them."""
+    names = ["redirect.toml", "activation.toml", "services.toml"]
+    load_configuration([file for file in EXAMPLES if file.name in names])

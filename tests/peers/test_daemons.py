@@ -109,7 +109,12 @@ class Supervised:
         )
         self._environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
         self.meshfd: Program = self._start("run", str(configuration))
-        wait_until(lambda: ask_once(daemon.port, daemon.exchange), "the first answer")
+        wait_until(lambda: self._answers(daemon), "the first answer")
+
+    def _answers(self, daemon: Daemon) -> bool:
+        if self.meshfd.popen.poll() is not None:
+            self.meshfd.give_up("meshfd run has ended")
+        return ask_once(daemon.port, daemon.exchange)
 
     def _start(self, *words: str) -> Program:
         return self._processes.start([*COMMAND, *words], env=self._environment)

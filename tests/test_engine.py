@@ -1,0 +1,782 @@
+"""The border to C: compiled routes, packets, program blocks, the filter."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import signal
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshfd import engine, routes
+from meshfd._engine import ffi, lib
+from meshfd.engine import Done, RouteTable, WireError, compile_routes, decode
+from meshfd.events import (
+    Call,
+    Denied,
+    Emptied,
+    Event,
+    Exited,
+    HandedOver,
+    Listening,
+    Mismatched,
+    Notice,
+    NoticeKind,
+    Redirected,
+    Statistics,
+    Stopped,
+)
+from meshfd.model import (
+    Ask,
+    Balance,
+    Deny,
+    Destination,
+    Endpoint,
+    ListeningSocket,
+    Pass,
+    Redirect,
+    Route,
+    SocketAddress,
+    Upstream,
+)
+from meshfd.program import Program
+
+HERE = SocketAddress(ip_address("127.0.0.1"), 80)
+THERE = SocketAddress(ip_address("2001:db8::1"), 443)
+
+# --- route tables --------------------------------------------------------------------------------
+
+UPSTREAMS = (
+    Upstream("one", (Endpoint(SocketAddress(ip_address("127.0.0.1"), 8001)),)),
+    Upstream(
+        "two",
+        (
+            Endpoint(SocketAddress(ip_address("::1"), 8002), weight=3),
+            Endpoint(SocketAddress(ip_address("127.0.0.1"), 8003), weight=0),
+        ),
+        balance=Balance.RANDOM,
+    ),
+)
+VERDICTS = (Pass(), Deny(errno.EACCES), Ask(), *(Redirect(upstream) for upstream in UPSTREAMS))
+
+# A small world, so that networks nest and ranges overlap: a few bits differ, and few ports.
+PORTS = (0, 1, 79, 80, 81, 82, 90, 65534, 65535)
+IPV4_PREFIXES = (0, 1, 8, 16, 24, 29, 30, 31, 32)
+IPV6_PREFIXES = (0, 1, 32, 63, 64, 65, 96, 125, 127, 128)
+
+ipv4 = st.builds(
+    lambda high, low: ip_address(bytes([127, 66, high, low])),
+    st.sampled_from([0, 1, 128, 255]),
+    st.integers(0, 15),
+)
+ipv6 = st.builds(
+    lambda high, middle, low: ip_address(
+        bytes([0x20, 0x01, 0x0D, 0xB8, 0, high, 0, 0, middle, *bytes(6), low])
+    ),
+    st.sampled_from([0, 1, 255]),
+    st.sampled_from([0, 127, 128]),
+    st.integers(0, 7),
+)
+addresses = st.builds(SocketAddress, ipv4 | ipv6, st.sampled_from(PORTS))
+networks = st.none() | st.one_of(
+    st.builds(
+        lambda ip, prefix: IPv4Network((ip, prefix), strict=False),
+        ipv4,
+        st.sampled_from(IPV4_PREFIXES),
+    ),
+    st.builds(
+        lambda ip, prefix: IPv6Network((ip, prefix), strict=False),
+        ipv6,
+        st.sampled_from(IPV6_PREFIXES),
+    ),
+)
+port_ranges = st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)).map(sorted)
+destinations = st.builds(lambda network, ports: Destination(network, *ports), networks, port_ranges)
+tables = st.lists(st.builds(Route, destinations, st.sampled_from(VERDICTS)), max_size=25)
+
+
+@contextmanager
+def compiled(given_routes: list[Route]) -> Iterator[RouteTable]:
+    """Compile, and give the fds up afterwards."""
+    table = compile_routes(given_routes)
+    try:
+        yield table
+    finally:
+        table.close()
+
+
+def naive_match(given_routes: list[Route], address: SocketAddress) -> int | None:
+    """Return the index of the winner, by looking at integers alone."""
+    best: tuple[int, int, int] | None = None
+    for index, route in enumerate(given_routes):
+        network = route.destination.network
+        first, last = route.destination.first_port, route.destination.last_port
+        if not first <= address.port <= last:
+            continue
+        prefix = 0
+        if network is not None:
+            if network.version != address.ip.version:
+                continue
+            prefix = network.prefixlen
+            past = network.max_prefixlen - prefix
+            if int(network.network_address) >> past != int(address.ip) >> past:
+                continue
+        rank = (prefix, first - last, -index)
+        if best is None or rank > best:
+            best = rank
+    return None if best is None else -best[2]
+
+
+@given(tables, st.lists(addresses, min_size=1, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_compiled_routes_decide_like_both_matchers(
+    given_routes: list[Route], asked: list[SocketAddress]
+) -> None:
+    """What C looks up is what the definition says, and what counting bits by hand says."""
+    with compiled(given_routes) as table:
+        for address in asked:
+            winner = naive_match(given_routes, address)
+            expected = None if winner is None else given_routes[winner]
+            assert table.lookup(address) is expected
+            assert routes.match(given_routes, address) is expected
+
+
+@pytest.mark.parametrize("text", ["127.66.0.1:80", "[::ffff:127.66.0.1]:80"])
+def test_a_mapped_address_is_looked_up_as_ipv4(text: str) -> None:
+    """A program that writes an IPv4 address v4-mapped meets the same routes."""
+    host, _, port = text.rpartition(":")
+    address = SocketAddress(ip_address(host.strip("[]")), int(port))
+    route = Route(Destination(IPv4Network("127.66.0.0/16")), Pass())
+    with compiled([route, Route(Destination(IPv6Network("::/0")), Ask())]) as table:
+        assert table.lookup(address) is route
+
+
+def test_an_empty_table_passes_everything() -> None:
+    """Without a route nothing matches."""
+    with compiled([]) as table:
+        assert table.lookup(HERE) is None
+        assert table.lookup(THERE) is None
+        assert table.rule_counts() == ()
+        assert table.endpoint_counts() == ()
+
+
+def test_counts_start_at_zero_and_follow_the_agent() -> None:
+    """An agent counts by rule and by endpoint in the memfd beside the table."""
+    given_routes = [Route(Destination(None, port, port), VERDICTS[-1]) for port in (1, 2)]
+    with compiled(given_routes) as table:
+        assert table.endpoints == UPSTREAMS[1].endpoints  # shared, so there once
+        assert table.rule_counts() == (0, 0)
+        os.pwrite(table.tally_fd, struct.pack("=4Q", 1, 2, 3, 2**40), 0)
+        assert table.rule_counts() == (1, 2)
+        assert table.endpoint_counts() == (3, 2**40)
+
+
+def test_a_table_cannot_change_any_more() -> None:
+    """The memfd is sealed: what an agent has checked stays as it was."""
+    with compiled([Route(Destination(None), Pass())]) as table:
+        with pytest.raises(PermissionError):
+            os.pwrite(table.table_fd, b"x", 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(table.table_fd, 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(table.tally_fd, 0)
+
+
+def test_closing_a_table_closes_its_fds() -> None:
+    """Nothing of a table is left after close()."""
+    table = compile_routes([])
+    table.close()
+    for fd in (table.table_fd, table.tally_fd):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+@pytest.mark.parametrize(
+    "upstream", [Upstream("x", ()), Upstream("x", (Endpoint(HERE, weight=0),))]
+)
+def test_an_upstream_that_serves_nobody_is_refused(upstream: Upstream) -> None:
+    """An upstream needs an endpoint with a weight."""
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)) as caught:
+        compile_routes([Route(Destination(None), Redirect(upstream))])
+    assert caught.value.errno == errno.EINVAL
+
+
+def schedule_of(table: RouteTable) -> tuple[int, ...]:
+    """Read the turns of a table's only upstream (struct mfd_table, native/routes.h)."""
+    size = os.fstat(table.table_fd).st_size
+    content = os.pread(table.table_fd, size, 0)
+    header = struct.unpack_from("=14I", content)
+    n_schedule, schedule_at = header[8], header[13]
+    return struct.unpack_from(f"={n_schedule}H", content, schedule_at)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any))
+@settings(max_examples=100, deadline=None)
+def test_weights_are_turns(weights: list[int]) -> None:
+    """In one round each endpoint serves as often as its weight says, reduced; never twice too soon."""
+    endpoints = tuple(
+        Endpoint(SocketAddress(ip_address("127.0.0.1"), port), weight)
+        for port, weight in enumerate(weights, start=1)
+    )
+    with compiled([Route(Destination(None), Redirect(Upstream("x", endpoints)))]) as table:
+        turns = schedule_of(table)
+    common = sum(weights) // len(turns)
+    assert Counter(turns) == {
+        index: weight // common for index, weight in enumerate(weights) if weight
+    }
+    assert all(weight % common == 0 for weight in weights)
+    for index, weight in enumerate(weights):
+        if weight * 2 <= sum(weights):  # who has at most half the turns never has two in a row
+            assert (index, index) not in set(zip(turns, turns[1:], strict=False))
+
+
+def test_a_large_table_finds_what_a_small_one_would() -> None:
+    """A hundred thousand routes are looked up like ten: samples of every kind agree."""
+    n = 100_000
+    base = int(ip_address("127.0.0.0"))
+    given_routes = [
+        Route(Destination(ip_network((base + index * 3, 32)), 80, 90), VERDICTS[index % 5])
+        for index in range(n)
+    ]
+    narrow = Route(Destination(ip_network((base, 32)), 85, 85), Deny(errno.EPERM))
+    wide = Route(Destination(ip_network("127.0.0.0/8"), 1, 100), Deny(errno.ETIMEDOUT))
+    with compiled([*given_routes, narrow, wide]) as table:
+        for index in (*range(0, n, 4999), n - 1):
+            ip = ip_address(base + index * 3)
+            assert table.lookup(SocketAddress(ip, 90)) is given_routes[index]
+            assert table.lookup(SocketAddress(ip, 91)) is wide
+            assert table.lookup(SocketAddress(ip + 1, 90)) is wide
+            assert table.lookup(SocketAddress(ip, 101)) is None
+        assert table.lookup(SocketAddress(ip_address(base), 85)) is narrow
+        assert table.lookup(SocketAddress(ip_address(base), 84)) is given_routes[0]
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def read_request(kind: str, packet: bytes, message_type: int, seq: int) -> Any:
+    """Check a packet's header, and return the record."""
+    record = ffi.from_buffer(f"struct {kind} *", packet)
+    assert len(packet) == ffi.sizeof(f"struct {kind}") == record.header.size
+    assert (record.header.version, record.header.type) == (engine.WIRE_VERSION, message_type)
+    assert record.header.seq == seq
+    # cffi keeps the buffer alive only as long as what from_buffer() returned
+    copy = ffi.new(f"struct {kind} *")
+    ffi.memmove(copy, packet, len(packet))
+    return copy
+
+
+@given(
+    st.integers(0, 2**64 - 1), *[st.booleans()] * 4, st.floats(0, 4e6), st.integers(1, 64)
+)
+def test_setup_carries_every_setting(
+    seq: int,
+    strict: bool,
+    create: bool,
+    report: bool,
+    ask_open: bool,
+    timeout_s: float,
+    signo: int,
+) -> None:
+    """Flags are separate bits, times become milliseconds."""
+    packet = engine.encode_setup(
+        seq,
+        strict=strict,
+        create=create,
+        report_decisions=report,
+        ask_open=ask_open,
+        ask_timeout_s=timeout_s,
+        stop_signal=signo,
+        stop_timeout_s=1.5,
+    )
+    record = read_request("mfd_setup", packet, lib.MFD_MSG_SETUP, seq)
+    assert record.flags == strict * 1 + create * 2 + report * 4 + ask_open * 8
+    assert record.ask_timeout_ms == round(timeout_s * 1000)
+    assert (record.stop_signal, record.stop_timeout_ms) == (signo, 1500)
+
+
+@pytest.mark.parametrize(
+    ("ip", "family", "packed", "flags"),
+    [
+        ("127.0.0.1", socket.AF_INET, b"\x7f\0\0\1" + bytes(12), 0),
+        ("::1", socket.AF_INET6, bytes(15) + b"\1", 0),
+        ("::ffff:127.0.0.1", socket.AF_INET, b"\x7f\0\0\1" + bytes(12), lib.MFD_LISTEN_MAPPED),
+    ],
+)
+def test_listen_says_which_socket(ip: str, family: int, packed: bytes, flags: int) -> None:
+    """An IPv4-mapped address asks for an AF_INET6 socket with that IPv4 address."""
+    listening = ListeningSocket("n" * 60, SocketAddress(ip_address(ip), 8080), backlog=17)
+    packet = engine.encode_listen(7, listening)
+    record = read_request("mfd_listen", packet, lib.MFD_MSG_LISTEN, 7)
+    assert (record.address.family, record.address.port) == (family, 8080)
+    assert bytes(ffi.buffer(record.address.bytes)) == packed
+    assert (record.flags, record.backlog) == (flags, 17)
+    assert ffi.string(record.name) == b"n" * 60
+
+
+def test_short_requests_say_what_they_say() -> None:
+    """The remaining requests hold their numbers and flags."""
+    read_request("mfd_plain", engine.encode_routes(1), lib.MFD_MSG_ROUTES, 1)
+    read_request("mfd_plain", engine.encode_detach(2), lib.MFD_MSG_DETACH, 2)
+    packet = engine.encode_unlisten(3, 63)
+    assert read_request("mfd_unlisten", packet, lib.MFD_MSG_UNLISTEN, 3).index == 63
+    for flag, words in (
+        (lib.MFD_SPAWN_INHERIT, (True, False, False)),
+        (lib.MFD_SPAWN_SETSID, (False, True, False)),
+        (lib.MFD_SPAWN_READY_ANY, (False, False, True)),
+    ):
+        inherit, new_session, ready_any = words
+        packet = engine.encode_spawn(
+            4, inherit=inherit, new_session=new_session, ready_any=ready_any
+        )
+        assert read_request("mfd_spawn", packet, lib.MFD_MSG_SPAWN, 4).flags == flag
+    for everything, scope in ((False, lib.MFD_SCOPE_MAIN), (True, lib.MFD_SCOPE_ALL)):
+        packet = engine.encode_signal(5, 15, everything=everything)
+        record = read_request("mfd_signal", packet, lib.MFD_MSG_SIGNAL, 5)
+        assert (record.signo, record.scope) == (15, scope)
+
+
+WAITING = Call(call=2**63, pid=1, rule=None, cookie=1, asked=HERE)
+
+
+def verdict_record(packet: bytes) -> Any:
+    """Return a verdict as the agent reads it."""
+    record = read_request("mfd_verdict_msg", packet, lib.MFD_MSG_VERDICT, 0)
+    assert record.call == WAITING.call
+    return record
+
+
+def test_verdicts_say_what_to_do() -> None:
+    """Pass, deny with an errno, or redirect to the endpoints that have a weight, in their order."""
+    assert verdict_record(engine.encode_verdict(WAITING, Pass())).verdict == lib.MFD_PASS
+    record = verdict_record(engine.encode_verdict(WAITING, Deny(errno.EACCES)))
+    assert (record.verdict, record.error) == (lib.MFD_DENY, errno.EACCES)
+    endpoints = (Endpoint(HERE), Endpoint(THERE, weight=0), Endpoint(THERE, weight=9))
+    record = verdict_record(engine.encode_verdict(WAITING, Redirect(Upstream("x", endpoints))))
+    assert (record.verdict, record.n_endpoints) == (lib.MFD_REDIRECT, 2)
+    assert [record.endpoints[index].port for index in range(2)] == [80, 443]
+
+
+def upstream_of(n: int, weight: int = 1) -> Upstream:
+    """Return an upstream of n endpoints."""
+    return Upstream("x", tuple(Endpoint(HERE, weight) for _ in range(n)))
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Ask(),
+        Redirect(upstream_of(0)),
+        Redirect(upstream_of(3, weight=0)),
+        Redirect(upstream_of(engine.ENDPOINTS_MAX + 1)),
+    ],
+)
+def test_a_verdict_that_cannot_be_carried_out_is_refused(verdict: Ask | Redirect) -> None:
+    """Ask is no answer, and endpoints are 1 to ENDPOINTS_MAX."""
+    with pytest.raises(ValueError, match="verdict"):
+        engine.encode_verdict(WAITING, verdict)
+
+
+def test_a_verdict_holds_as_many_endpoints_as_the_wire() -> None:
+    """ENDPOINTS_MAX endpoints fit."""
+    packet = engine.encode_verdict(WAITING, Redirect(upstream_of(engine.ENDPOINTS_MAX)))
+    assert verdict_record(packet).n_endpoints == engine.ENDPOINTS_MAX
+
+
+# --- program blocks ------------------------------------------------------------------------------
+
+texts = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from("\udc80\udcff"),
+    max_size=8,
+)
+ids = st.none() | st.integers(0, 2**32 - 2)
+programs = st.builds(
+    Program,
+    argv=st.lists(texts, min_size=1, max_size=4).map(tuple),
+    environment=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
+    working_dir=texts,
+    uid=ids,
+    gid=ids,
+    groups=st.lists(st.integers(0, 2**32 - 1), max_size=4).map(tuple),
+    umask=st.none() | st.integers(0, 0o777),
+    blocked_signals=st.frozensets(st.integers(1, 64)),
+)
+
+
+def read_block(program: Program) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
+    """Write a block, and return its numbers, groups and strings."""
+    fd = engine.program_block(program)
+    try:
+        content = os.pread(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
+    numbers = struct.unpack_from("=8IQ", content)
+    n_groups, strings_size = numbers[3], numbers[7]
+    groups = struct.unpack_from(f"={n_groups}I", content, 40)
+    strings = content[40 + 4 * n_groups :]
+    assert len(strings) == strings_size
+    assert strings.endswith(b"\0")
+    return numbers, groups, [os.fsdecode(text) for text in strings[:-1].split(b"\0")]
+
+
+@given(programs)
+@settings(deadline=None)
+def test_a_program_block_holds_the_program(program: Program) -> None:
+    """Everything that execve(2) and its surroundings need can be read back, byte for byte."""
+    numbers, groups, strings = read_block(program)
+    magic, n_argv, n_env, _, uid, gid, umask, _, blocked = numbers
+    assert magic == lib.MFD_PROGRAM_MAGIC
+    assert groups == program.groups
+    assert [uid, gid, umask] == [
+        lib.MFD_ANY if value is None else value
+        for value in (program.uid, program.gid, program.umask)
+    ]
+    assert blocked == sum(1 << (signo - 1) for signo in program.blocked_signals)
+    assert (n_argv, n_env) == (len(program.argv), len(program.environment))
+    assert strings == [
+        program.working_dir,
+        program.argv[0],
+        *program.argv,
+        *(f"{name}={value}" for name, value in program.environment),
+    ]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        Program((), ()),
+        Program(("a\0b",), ()),
+        Program(("a", "\0"), ()),
+        Program(("a",), (("N", "\0"),)),
+        Program(("a",), (("N\0", ""),)),
+        Program(("a",), (), working_dir="/\0"),
+    ],
+)
+def test_a_program_that_cannot_be_written_is_refused(program: Program) -> None:
+    """There must be a command, and no string can hold NUL."""
+    with pytest.raises(ValueError, match="program"):
+        engine.program_block(program)
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def fill(record: Any, address: SocketAddress) -> None:
+    """Write an address as an agent would."""
+    record.family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
+    record.port = address.port
+    ffi.memmove(record.bytes, address.ip.packed, len(address.ip.packed))
+
+
+def report(kind: str, message_type: int, **values: object) -> bytes:
+    """Build a packet as an agent would."""
+    record = ffi.new(f"struct {kind} *")
+    record.header.version = engine.WIRE_VERSION
+    record.header.type = message_type
+    record.header.size = ffi.sizeof(f"struct {kind}")
+    for name, value in values.items():
+        if isinstance(value, SocketAddress):
+            fill(getattr(record, name), value)
+        else:
+            setattr(record, name, value)
+    return bytes(ffi.buffer(record))
+
+
+REPORTS: tuple[tuple[bytes, Done | Event], ...] = (
+    (
+        report("mfd_done", lib.MFD_MSG_DONE, error=2, stage=lib.MFD_STAGE_EXEC, value=9),
+        Done(0, 2, "exec", 9),
+    ),
+    (report("mfd_done", lib.MFD_MSG_DONE), Done(0, 0, "", 0)),
+    (report("mfd_exited", lib.MFD_MSG_EXITED, pid=5, status=0x300), Exited(5, 0x300)),
+    (report("mfd_exited", lib.MFD_MSG_STOPPED, pid=5, status=0x137F), Stopped(5, 0x13)),
+    (
+        report("mfd_bound", lib.MFD_MSG_LISTENING, pid=5, index=lib.MFD_ANY, address=THERE),
+        Listening(5, None, THERE),
+    ),
+    (
+        report("mfd_bound", lib.MFD_MSG_LISTENING, pid=5, index=0),
+        Listening(5, 0, None),
+    ),
+    (
+        report("mfd_bound", lib.MFD_MSG_HANDED, pid=5, index=3, address=HERE),
+        HandedOver(5, 3, HERE),
+    ),
+    (
+        report("mfd_bound", lib.MFD_MSG_MISMATCH, pid=5, index=63, address=THERE),
+        Mismatched(5, 63, THERE),
+    ),
+    (
+        report(
+            "mfd_decided",
+            lib.MFD_MSG_DECIDED,
+            pid=5,
+            verdict=lib.MFD_REDIRECT,
+            rule=4,
+            error=115,
+            attempts=2,
+            nanoseconds=777,
+            asked=THERE,
+            given=HERE,
+        ),
+        Redirected(5, 4, THERE, HERE, 115, 2, 777),
+    ),
+    (
+        report(
+            "mfd_decided",
+            lib.MFD_MSG_DECIDED,
+            pid=5,
+            verdict=lib.MFD_DENY,
+            rule=lib.MFD_ANY,
+            error=13,
+            nanoseconds=7,
+            asked=HERE,
+        ),
+        Denied(5, None, HERE, 13, 7),
+    ),
+    (
+        report(
+            "mfd_call", lib.MFD_MSG_CALL, call=2**63, pid=5, rule=1, cookie=2**40, asked=HERE
+        ),
+        Call(2**63, 5, 1, 2**40, HERE),
+    ),
+    (
+        report(
+            "mfd_notice_msg",
+            lib.MFD_MSG_NOTICE,
+            notice=lib.MFD_NOTICE_HANDOVER,
+            pid=5,
+            error=1,
+            index=lib.MFD_ANY,
+            address=HERE,
+        ),
+        Notice(NoticeKind.HANDOVER, 5, 1, None, HERE),
+    ),
+    (
+        report("mfd_notice_msg", lib.MFD_MSG_NOTICE, notice=lib.MFD_NOTICE_REARMED, index=2),
+        Notice(NoticeKind.REARMED, 0, 0, 2, None),
+    ),
+    (report("mfd_plain", lib.MFD_MSG_EMPTY), Emptied()),
+)
+PACKETS = tuple(packet for packet, _ in REPORTS)
+
+
+@pytest.mark.parametrize(("packet", "expected"), REPORTS)
+def test_reports_are_read(packet: bytes, expected: Done | Event) -> None:
+    """Each report becomes its record."""
+    assert decode(packet) == expected
+
+
+def test_every_notice_has_a_wording() -> None:
+    """No notice that an agent can send is unknown here."""
+    for notice in range(1, lib.MFD_NOTICE_COUNT_):
+        packet = report("mfd_notice_msg", lib.MFD_MSG_NOTICE, notice=notice)
+        assert isinstance(decode(packet), Notice)
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_packets_of_another_size_are_refused(packet: bytes) -> None:
+    """A packet that is cut off or too long is no report."""
+    for wrong in (*(packet[:size] for size in range(len(packet))), packet + b"\0", packet * 2):
+        with pytest.raises(WireError, match=r"bytes|lacks"):
+            decode(wrong)
+
+
+@pytest.mark.parametrize("version", [0, engine.WIRE_VERSION + 1, 65535])
+def test_another_version_is_refused_with_both_named(version: int) -> None:
+    """Who mixes two installations is told so."""
+    packet = struct.pack("=H", version) + PACKETS[0][2:]
+    with pytest.raises(WireError, match=f"version {version}, this meshfd {engine.WIRE_VERSION}"):
+        decode(packet)
+
+
+@pytest.mark.parametrize("message_type", [0, lib.MFD_MSG_SETUP, lib.MFD_MSG_EMPTY + 1, 65535])
+def test_unknown_types_are_refused(message_type: int) -> None:
+    """What an agent never sends is refused by its number."""
+    packet = PACKETS[0][:2] + struct.pack("=H", message_type) + PACKETS[0][4:]
+    with pytest.raises(WireError, match=f"unknown type {message_type}$"):
+        decode(packet)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        report("mfd_bound", lib.MFD_MSG_HANDED, index=lib.MFD_ANY, address=HERE),
+        report("mfd_bound", lib.MFD_MSG_MISMATCH, index=1),
+        report("mfd_decided", lib.MFD_MSG_DECIDED, given=HERE),
+        report("mfd_call", lib.MFD_MSG_CALL),
+    ],
+)
+def test_reports_that_lack_what_they_are_about_are_refused(packet: bytes) -> None:
+    """A handover without its socket, or a call without its address, says nothing."""
+    with pytest.raises(WireError, match="lacks"):
+        decode(packet)
+
+
+@pytest.mark.parametrize("notice", [0, lib.MFD_NOTICE_COUNT_, 2**32 - 1])
+def test_unknown_notices_are_refused(notice: int) -> None:
+    """A notice that nobody has words for is refused by its number."""
+    with pytest.raises(WireError, match=f"notice.* {notice}$"):
+        decode(report("mfd_notice_msg", lib.MFD_MSG_NOTICE, notice=notice))
+
+
+@given(st.sampled_from(PACKETS), st.data())
+def test_no_packet_raises_anything_else(packet: bytes, data: st.DataObject) -> None:
+    """Whatever bytes an agent sends are a record or a WireError."""
+    changed = bytearray(packet)
+    for at in data.draw(st.lists(st.integers(0, len(packet) - 1), max_size=6)):
+        changed[at] = data.draw(st.integers(0, 255))
+    try:
+        record = decode(bytes(changed))
+    except WireError:
+        return
+    assert isinstance(record, Done | Event)
+
+
+def test_a_refused_version_is_told_from_other_failures() -> None:
+    """An agent that does not speak our version says EPROTONOSUPPORT."""
+    assert engine.version_refused(Done(1, errno.EPROTONOSUPPORT, "", 2))
+    assert not engine.version_refused(Done(1, errno.EBADMSG, "", 0))
+
+
+# --- statistics, signals -------------------------------------------------------------------------
+
+
+def test_statistics_are_read_as_the_agent_writes_them() -> None:
+    """Counters and histograms are seen at once, and still after the agent's end."""
+    record = ffi.new("struct mfd_stats *")
+    record.calls, record.listeners = 2**50, 3
+    record.connect_ns[31], record.socket_ns[0] = 4, 5
+    fd = os.memfd_create("statistics")
+    try:
+        os.write(fd, bytes(ffi.buffer(record)))
+        shared = engine.SharedStatistics(fd)
+        first = shared.read()
+        assert (first.calls, first.listeners, first.connects) == (2**50, 3, 0)
+        assert first.connect_ns == (0,) * 31 + (4,)
+        assert first.socket_ns == (5,) + (0,) * 31
+        record.connects = 6
+        os.pwrite(fd, bytes(ffi.buffer(record)), 0)
+    finally:
+        os.close(fd)
+    assert shared.read().connects == 6
+    shared.close()
+
+
+def test_statistics_have_every_counter_of_the_agent() -> None:
+    """No counter of struct mfd_stats is forgotten."""
+    fields = {name for name, _ in ffi.typeof("struct mfd_stats").fields}
+    assert fields - {"version"} == set(Statistics.__slots__)
+
+
+def test_signals_are_read_with_their_sender() -> None:
+    """A signal that a process sent comes with that process's pid, and does not act."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    reader = engine.SignalReader([signal.SIGUSR1, signal.SIGRTMAX])
+    try:
+        assert reader.receive_nowait() is None
+        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.pthread_kill(signal.pthread_self(), signal.SIGRTMAX) if hasattr(
+            signal, "pthread_self"
+        ) else os.kill(os.getpid(), signal.SIGRTMAX)
+        received = [reader.receive_nowait(), reader.receive_nowait()]
+        assert received == [
+            engine.ReceivedSignal(signal.SIGUSR1, from_kernel=False, pid=os.getpid()),
+            engine.ReceivedSignal(signal.SIGRTMAX, from_kernel=False, pid=os.getpid()),
+        ]
+        assert reader.receive_nowait() is None
+    finally:
+        os.close(reader.fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- the filter ----------------------------------------------------------------------------------
+
+ALLOW = 0x7FFF0000
+NOTIFY = 0x7FC00000
+ERRNO = 0x00050000
+FAST_OPEN = 0x20000000
+FOREIGN_ARCH = 0xC00000F3  # RISC-V
+
+# Architecture, then connect, socket, bind, listen, sendto, io_uring_setup, getpid, sendmsg.
+NUMBERS = {
+    "x86_64": (
+        (0xC000003E, 42, 41, 49, 50, 44, 425, 39, 46),
+        (0x40000003, 362, 359, 361, 363, 369, 425, 20, 370),
+    ),
+    "aarch64": (
+        (0xC00000B7, 203, 198, 200, 201, 206, 425, 172, 211),
+        (0x40000028, 283, 281, 282, 284, 290, 425, 20, 296),
+    ),
+}
+CASES = (  # index above, arguments, what it needs ("": nothing), result
+    (1, (3, 0, 16), "", NOTIFY),
+    (1, (3, 0, 28), "", NOTIFY),
+    (1, (3, 0, 128), "", NOTIFY),
+    (1, (3, 0, 15), "strict", NOTIFY),
+    (1, (3, 0, 129), "strict", NOTIFY),
+    (2, (2, 1, 0), "create", NOTIFY),
+    (2, (10, 1 | 0o2004000, 6), "create", NOTIFY),
+    (2, (10, 2, 0), "", ALLOW),
+    (2, (1, 1, 0), "", ALLOW),
+    (3, (3, 0, 16), "bind", NOTIFY),
+    (3, (3, 0, 15), "", ALLOW),
+    (4, (3, 10), "bind", NOTIFY),
+    (5, (3, 0, 1, FAST_OPEN), "strict", ERRNO | errno.EOPNOTSUPP),
+    (5, (3, 0, 1, 0), "", ALLOW),
+    (6, (1, 0), "", ERRNO | errno.ENOSYS),
+    (7, (), "", ALLOW),
+    (8, (3, 0, FAST_OPEN), "strict", ERRNO | errno.EOPNOTSUPP),
+)
+
+
+def run_filter(words: tuple[int, ...], nr: int, arch: int, args: tuple[int, ...]) -> int:
+    """Interpret classic BPF over a struct seccomp_data, as the kernel would."""
+    padded = (*args, *(0,) * (6 - len(args)))
+    data = struct.pack("<iIQ6Q", nr, arch, 0, *padded)
+    accumulator = at = 0
+    tests = {
+        0x15: lambda k: accumulator == k,
+        0x25: lambda k: accumulator > k,
+        0x35: lambda k: accumulator >= k,
+        0x45: lambda k: accumulator & k != 0,
+    }
+    while True:
+        code, if_true, if_false, k = struct.unpack("<HBBI", struct.pack("<Q", words[at]))
+        at += 1
+        match code:
+            case 0x20:  # load a word
+                (accumulator,) = struct.unpack_from("<I", data, k)
+            case 0x54:
+                accumulator &= k
+            case 0x06:
+                return int(k)
+            case _:
+                at += if_true if tests[code](k) else if_false
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("bind", [False, True])
+def test_the_filter_traps_what_a_service_asks_for(strict: bool, create: bool, bind: bool) -> None:
+    """Each call gets its answer in both ABIs of the machine, and strangers get ENOSYS."""
+    words = engine.filter_words(strict=strict, create=create, bind=bind)
+    has = {"": True, "strict": strict, "create": create, "bind": bind}
+    assert 0 < len(words) <= lib.MFD_ENGINE_FILTER_MAX
+    for arch, *numbers in NUMBERS[platform.machine()]:
+        for which, args, needs, action in CASES:
+            found = run_filter(words, numbers[which - 1], arch, args)
+            assert found == (action if has[needs] else ALLOW), (arch, which, args)
+    assert run_filter(words, 0, FOREIGN_ARCH, ()) == ERRNO | errno.ENOSYS
+    if platform.machine() == "x86_64":
+        assert run_filter(words, 0x40000000 | 39, 0xC000003E, ()) == ERRNO | errno.ENOSYS
