@@ -111,6 +111,12 @@ def _fill_address(record: Any, ip: IPv4Address | IPv6Address, port: int) -> None
     ffi.memmove(record.bytes, ip.packed, len(ip.packed))
 
 
+def _fill_peer(record: Any, address: SocketAddress) -> None:
+    """Write what a program connects to; as everywhere in an agent, v4-mapped means IPv4."""
+    mapped = address.ip.ipv4_mapped if isinstance(address.ip, IPv6Address) else None
+    _fill_address(record, mapped or address.ip, address.port)
+
+
 def _read_address(record: Any) -> SocketAddress | None:
     packed = bytes(ffi.buffer(record.bytes))
     if record.family == socket.AF_INET:
@@ -155,19 +161,22 @@ class RouteTable:
 
     def route_counts(self) -> Counter[Route]:
         """How many calls each route has decided."""
-        return Counter({route: self._count(index) for index, route in enumerate(self.routes)})
+        counts: Counter[Route] = Counter()
+        for index, route in enumerate(self.routes):  # a route may be there twice
+            counts[route] += self._count(index)
+        return counts
 
     def endpoint_counts(self) -> Counter[tuple[Upstream, Endpoint]]:
         """How many connections went to each endpoint."""
-        first = len(self.routes)
-        return Counter(
-            {given: self._count(first + index) for index, given in enumerate(self.endpoints)}
-        )
+        counts: Counter[tuple[Upstream, Endpoint]] = Counter()
+        for index, given in enumerate(self.endpoints, start=len(self.routes)):
+            counts[given] += self._count(index)
+        return counts
 
     def lookup(self, address: SocketAddress) -> Route | None:
         """The route that an agent would apply to a connection to ``address``; None passes it."""
         record = ffi.new("struct mfd_address *")
-        _fill_address(record, address.ip, address.port)
+        _fill_peer(record, address)
         verdict, rule, argument = (ffi.new("uint32_t *") for _ in range(3))
         error = lib.mfd_engine_lookup(self.table_fd, record, verdict, rule, argument)
         if error < 0:
@@ -226,7 +235,7 @@ def compile_routes(routes: Sequence[Route]) -> RouteTable:
         c_upstreams[index].n_endpoints = len(upstream.endpoints)
         first += len(upstream.endpoints)
     for index, (_, endpoint) in enumerate(endpoints):
-        _fill_address(c_endpoints[index].address, endpoint.address.ip, endpoint.address.port)
+        _fill_peer(c_endpoints[index].address, endpoint.address)
         c_endpoints[index].weight = endpoint.weight
     for index, route in enumerate(routes):
         _fill_rule(c_rules[index], route, upstreams)
@@ -349,7 +358,7 @@ def encode_verdict(call: Call, verdict: Verdict) -> bytes:
             message.verdict = lib.MFD_REDIRECT
             message.n_endpoints = len(endpoints)
             for index, endpoint in enumerate(endpoints):
-                _fill_address(message.endpoints[index], endpoint.address.ip, endpoint.address.port)
+                _fill_peer(message.endpoints[index], endpoint.address)
         case Ask():
             raise ValueError("a verdict cannot be Ask")
     return _packet(message)
@@ -366,6 +375,8 @@ def program_block(program: Program) -> int:
         ValueError: a string holds a NUL byte, or argv is empty.
 
     """
+    if not program.argv:
+        raise ValueError("a program needs a name to be started by")
     variables = [f"{name}={value}" for name, value in program.environment]
     texts = [program.working_dir, program.argv[0], *program.argv, *variables]
     if any("\0" in text for text in texts):
@@ -442,6 +453,8 @@ def _decode_call(message: Any) -> Event:
 
 
 def _decode_notice(message: Any) -> Event:
+    if message.notice not in _NOTICES:
+        raise WireError(f"an agent sent an unknown notice {message.notice}")
     return Notice(
         kind=_NOTICES[message.notice],
         pid=message.pid,

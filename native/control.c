@@ -358,6 +358,16 @@ static int do_detach(struct mfd_agent *agent, struct mfd_done *done)
     return 0;
 }
 
+/* What was still to be said of the socket is not said of the next one with its index. */
+static int do_unlisten(struct mfd_agent *agent, uint32_t index)
+{
+    int error = mfd_listening_close(&agent->listening, index);
+
+    if (error == 0)
+        agent->control.bound[index] = (struct mfd_bound_reports){0};
+    return error;
+}
+
 static size_t size_of_request(uint16_t type)
 {
     switch (type) {
@@ -394,7 +404,7 @@ static int carry_out(struct mfd_agent *agent, const struct received *received,
     case MFD_MSG_LISTEN:
         return do_listen(agent, &request->listen, done);
     case MFD_MSG_UNLISTEN:
-        return mfd_listening_close(&agent->listening, request->unlisten.index);
+        return do_unlisten(agent, request->unlisten.index);
     case MFD_MSG_SPAWN:
         return do_spawn(agent, received, done);
     case MFD_MSG_SIGNAL:

@@ -71,6 +71,8 @@ int mfd_listening_close(struct mfd_listening_sockets *all, uint32_t index)
     if (index >= all->n || all->sockets[index].fd < 0)
         return -ENOENT;
     mfd_close_at(&all->sockets[index].fd);
+    while (all->n > 0 && all->sockets[all->n - 1].fd < 0)
+        all->n--;
     return 0;
 }
 

@@ -94,7 +94,7 @@ int mfd_program_open(int block_fd, struct mfd_program_view *ret_view)
         return -errno;
     if (status.st_size < (off_t)sizeof(*program) || status.st_size > (off_t)BLOCK_MAX)
         return -EBADMSG;
-    /* private: a page that the sender changes later would otherwise change under our feet */
+    /* not copied: the supervisor, who is trusted, writes a block once and then leaves it alone */
     mapped = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, block_fd, 0);
     if (mapped == MAP_FAILED)
         return -errno;

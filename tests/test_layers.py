@@ -132,9 +132,7 @@ def test_every_module_has_a_row() -> None:
 def test_imports_go_up(module: str) -> None:
     """A module imports from rows above its own alone."""
     wrong = {
-        name
-        for name in own_imports(module)
-        if name in ROW_OF and ROW_OF[name] >= ROW_OF[module]
+        name for name in own_imports(module) if name in ROW_OF and ROW_OF[name] >= ROW_OF[module]
     }
     assert not wrong
 

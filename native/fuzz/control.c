@@ -44,8 +44,8 @@ static int held_back_spawn(const struct mfd_spawn_request *request,
 {
     if (request->view->argv[0] == NULL || strlen(request->view->file) > request->view->size)
         abort();
-    *ret_result = (struct mfd_spawn_result){
-        .listener_fd = -1, .stage = MFD_STAGE_EXEC, .error = EPERM};
+    *ret_result =
+        (struct mfd_spawn_result){.listener_fd = -1, .stage = MFD_STAGE_EXEC, .error = EPERM};
     return -EPERM;
 }
 

@@ -7,7 +7,9 @@
 static struct mfd_attempt attempt_at(uint64_t received_ns, int listener)
 {
     return (struct mfd_attempt){
-        .call = {.listener = listener, .pid = getpid(), .received_ns = received_ns,
+        .call = {.listener = listener,
+                 .pid = getpid(),
+                 .received_ns = received_ns,
                  .call = {.kind = MFD_CALL_CONNECT, .args = {UINT32_MAX}}},
         .asked = address_of("127.66.0.1", 80),
         .rule = 3,

@@ -7,8 +7,9 @@ static void times_fall_in_the_bucket_of_their_power_of_two(void)
         uint64_t nanoseconds;
         unsigned bucket;
     } rows[] = {
-        {0, 0}, {1, 0}, {2, 1}, {3, 1}, {4, 2}, {1023, 9}, {1024, 10},
-        {(1ULL << 31) - 1, 30}, {1ULL << 31, 31}, {1ULL << 32, 31}, {UINT64_MAX, 31},
+        {0, 0},           {1, 0},           {2, 1},           {3, 1},
+        {4, 2},           {1023, 9},        {1024, 10},       {(1ULL << 31) - 1, 30},
+        {1ULL << 31, 31}, {1ULL << 32, 31}, {UINT64_MAX, 31},
     };
 
     for (size_t i = 0; i < MFD_COUNT(rows); i++) {
