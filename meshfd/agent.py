@@ -5,13 +5,12 @@ answers wake whoever waits for them (by sequence number), events go to ``Agent.e
 wait for a verdict to ``Agent.calls``. Requests are sent under a lock, a packet each, so several
 tasks may use one agent.
 
-Events are buffered without losing any that matter: the channel to ``events`` holds EVENTS_MAX; past
-that, reports about single connections are dropped and counted (`Agent.events_dropped`), and the
-rest waits, which in time makes the agent keep them itself. So nothing grows without bound when
-nobody reads.
+Events are buffered up to EVENTS_MAX; when nobody reads, later ones are dropped and counted
+(`Agent.events_dropped`), but for the end of a program and of the last process, of which there are
+no more than spawns. So nothing grows without bound, and no answer waits behind an event.
 
-Leaving the context ends the agent and everything that it runs: SIGKILL, then the agent's own exit,
-shielded from cancellation and bounded by the kernel alone.
+Leaving the context ends everything that the agent runs, by SIGKILL, and then the agent; it is
+shielded from cancellation. An agent that does not answer within END_S is killed itself.
 Source: native/control.c, native/agent.c.
 """
 
@@ -34,8 +33,8 @@ import trio
 from meshfd import engine
 from meshfd.agent_process import check_done, check_listen, check_spawn, split_packet, start_agent
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
-from meshfd.errors import AgentLostError
-from meshfd.events import Call, Denied, Event, Redirected, Statistics
+from meshfd.errors import AgentLostError, MeshfdError
+from meshfd.events import Call, Emptied, Event, Exited, Statistics
 from meshfd.model import Endpoint, ListeningSocket, Route, Track, Upstream, Verdict
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from meshfd.program import Program
 
 EVENTS_MAX: Final = 1024
+CALLS_MAX: Final = 256  # MFD_ASKS_MAX in native/meshfd.h
+END_S: Final = 10.0
 Key = TypeVar("Key")
 
 
@@ -93,10 +94,11 @@ class Agent:
         self._endpoint_counts: Counter[tuple[Upstream, Endpoint]] = Counter()
         self._sessions: set[int] = set()
         self._statistics: SharedStatistics | None = None
-        self._events_in, self.events = trio.open_memory_channel[Event](EVENTS_MAX)
-        self._calls_in, self.calls = trio.open_memory_channel[Call](
-            inf
-        )  # MFD_ASKS_MAX wait at most
+        self._failure: MeshfdError = AgentLostError("the agent ended unexpectedly")
+        self._program_pidfd: int | None = None
+        self._events_in, self.events = trio.open_memory_channel[Event](inf)  # see _publish
+        # the agent bounds what waits; what has timed out there may still lie here
+        self._calls_in, self.calls = trio.open_memory_channel[Call](CALLS_MAX)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -164,15 +166,27 @@ class Agent:
         pid = check_spawn(done, program.argv[0])
         if program.new_session:
             self._sessions.add(pid)
+        self._forget_program()
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._program_pidfd = os.pidfd_open(pid)
         return pid
 
     async def signal(self, signo: int, scope: Scope = Scope.MAIN) -> None:
         """Send a signal to the program spawned last, or to everything; nothing there: no effect.
 
         SIGKILL to `Scope.ALL` goes on until nothing is left.
+
+        Raises:
+            OSError: EINVAL, EPERM (a program that has become another user's).
+            AgentLostError: the agent is gone.
+
         """
         everything = scope is Scope.ALL
-        await self._request(lambda seq: engine.encode_signal(seq, signo, everything=everything))
+        done = await self._request(
+            lambda seq: engine.encode_signal(seq, signo, everything=everything)
+        )
+        if done.errno:
+            raise OSError(done.errno, os.strerror(done.errno))
 
     async def verdict(self, call: Call, verdict: Verdict) -> None:
         """Decide a call. One that has timed out, or whose program is gone, is passed over.
@@ -236,29 +250,35 @@ class Agent:
         finally:
             del self._waiting[seq]
         if not answer:
-            raise AgentLostError("the agent ended unexpectedly")
+            raise self._failure
         return answer[0]
 
     async def _send(self, packet: bytes, fds: tuple[int, ...]) -> None:
         rights = [(SOL_SOCKET, SCM_RIGHTS, array.array("i", fds))] if fds else []
         async with self._send_lock:
             if self._lost:
-                raise AgentLostError("the agent ended unexpectedly")
+                raise self._failure
             try:
                 await self._channel.sendmsg([packet], rights, MSG_NOSIGNAL)
             except ConnectionError as error:
                 raise AgentLostError("the agent ended unexpectedly") from error
 
-    async def _receive(self) -> None:
+    async def _receive(self, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._receive_all()
+
+    async def _receive_all(self) -> None:
         space = CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
         try:
             while True:
                 data, ancillary, _, _ = await self._channel.recvmsg(PACKET_MAX, space)
                 message, fds = split_packet(data, ancillary)
                 self._keep(fds)
-                await self._take(message)
-        except (AgentLostError, ConnectionError):
+                self._take(message)
+        except ConnectionError:
             pass
+        except MeshfdError as error:  # its end, or a packet that makes no sense: told to requests
+            self._failure = error
         finally:
             self._lost = True
             self._events_in.close()
@@ -272,31 +292,42 @@ class Agent:
                 self._statistics = SharedStatistics(fd)
             os.close(fd)
 
-    async def _take(self, message: Done | Event) -> None:
+    def _take(self, message: Done | Event) -> None:
         if isinstance(message, Done):
             if message.seq in self._waiting:
                 answered, answer = self._waiting[message.seq]
                 answer.append(message)
                 answered.set()
         elif isinstance(message, Call):
-            self._calls_in.send_nowait(message)
+            # without room, or anybody to decide, it times out, which the agent reports
+            with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):
+                self._calls_in.send_nowait(message)
         else:
-            await self._publish(message)
+            self._publish(message)
 
-    async def _publish(self, event: Event) -> None:
-        try:
+    def _publish(self, event: Event) -> None:
+        n_unread = self._events_in.statistics().current_buffer_used
+        if n_unread >= EVENTS_MAX and not isinstance(event, Exited | Emptied):
+            self.events_dropped += 1
+            return
+        with contextlib.suppress(trio.BrokenResourceError):  # whoever opened it reads no more
             self._events_in.send_nowait(event)
-        except trio.BrokenResourceError:
-            pass  # whoever opened the agent reads no more
-        except trio.WouldBlock:
-            if isinstance(event, Redirected | Denied):
-                self.events_dropped += 1
-            else:
-                with contextlib.suppress(trio.BrokenResourceError):
-                    await self._events_in.send(event)
+
+    async def _end_orphans(self) -> None:
+        """End what the agent ran; it is no more, or does not answer."""
+        if self._program_pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._program_pidfd, signal.SIGKILL)
+        await _end_sessions(self._sessions)
+
+    def _forget_program(self) -> None:
+        if self._program_pidfd is not None:
+            os.close(self._program_pidfd)
+            self._program_pidfd = None
 
     def _close(self) -> None:
         self._channel.close()
+        self._forget_program()
         if self._table is not None:
             self._keep_counts(self._table, self._table)
             self._table.close()
@@ -326,10 +357,17 @@ def _reap(pid: int) -> None:
 
 async def _end(agent: Agent) -> None:
     """Kill what it runs, then let it go; it exits when the last process is gone."""
-    try:
-        await agent.signal(signal.SIGKILL, Scope.ALL)
-    except AgentLostError:
-        await _end_sessions(agent._sessions)  # noqa: SLF001
+    agent.events.close()  # nobody reads on, and the answer must not wait behind them
+    agent.calls.close()
+    with trio.move_on_after(END_S) as waiting:
+        try:
+            await agent.signal(signal.SIGKILL, Scope.ALL)
+        except MeshfdError:
+            await agent._end_orphans()  # noqa: SLF001 -- this module's own
+    if waiting.cancelled_caught:
+        # A program can make it wait in the kernel for memory that never comes (userfaultfd(2)).
+        os.kill(agent.pid, signal.SIGKILL)
+        await agent._end_orphans()  # noqa: SLF001
 
 
 def _session_of(pid: int) -> int | None:
@@ -397,14 +435,15 @@ async def open_agent(options: AgentOptions) -> AsyncIterator[Agent]:
     try:
         with plain_errors():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(agent._receive)  # noqa: SLF001 -- this module's own
+                receiving = trio.CancelScope(shield=True)  # answers are needed to the very end
+                nursery.start_soon(agent._receive, receiving)  # noqa: SLF001 -- this module's own
                 try:
                     await agent._setup()  # noqa: SLF001
                     yield agent
                 finally:
                     with trio.CancelScope(shield=True):
                         await _end(agent)
-                        nursery.cancel_scope.cancel()
+                    receiving.cancel()
     finally:
         agent._close()  # noqa: SLF001
         with trio.CancelScope(shield=True):

@@ -19,7 +19,15 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from meshfd.engine import FDS_MAX, PACKET_MAX, Done, decode, version_refused
+from meshfd.engine import (
+    FDS_MAX,
+    LISTEN_MAX,
+    PACKET_MAX,
+    WIRE_VERSION,
+    Done,
+    decode,
+    version_refused,
+)
 from meshfd.errors import AgentLostError, ListenError, NotSupportedError, SpawnError
 from meshfd.events import Event
 from meshfd.model import ListeningSocket
@@ -133,8 +141,8 @@ def check_done(done: Done) -> None:
     """
     if version_refused(done):
         raise NotSupportedError(
-            f"the agent speaks another protocol version ({done.value}): reinstall meshfd, both "
-            "belong together"
+            f"the agent speaks protocol version {done.value}, this meshfd {WIRE_VERSION}: "
+            "reinstall meshfd, both belong together"
         )
 
 
@@ -146,6 +154,10 @@ def check_listen(done: Done, listening: ListeningSocket) -> int:
 
     """
     check_done(done)
+    if done.errno == errno.ENOSPC:
+        raise ListenError(
+            f"cannot listen on {listening.address}: {LISTEN_MAX} sockets are the most"
+        )
     if done.errno:
         raise ListenError(f"cannot listen on {listening.address}: {os.strerror(done.errno)}")
     return done.value
@@ -166,6 +178,8 @@ def check_spawn(done: Done, name: str) -> int:
     if done.stage == "filter":
         busy = _BUSY if done.errno == errno.EBUSY else reason
         raise NotSupportedError(f"cannot install the seccomp filter: {busy}")
+    if done.stage == "clone" and done.errno == errno.ENOSPC:
+        reason = "too many programs of this agent are running already"
     texts = {
         "credentials": "cannot take on its user and group",
         "chdir": "cannot enter its working directory",

@@ -35,7 +35,6 @@ from meshfd.model import (
     Redirect,
     Route,
     Service,
-    SocketAddress,
     Upstream,
 )
 from meshfd.routes import check_name, format_address, parse_destination, parse_target
@@ -78,7 +77,9 @@ class _Loader:
     is_complete: bool = True  # every file could be parsed
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     destinations: dict[Destination, Place] = field(default_factory=dict)  # of all upstreams
-    listening: dict[int, list[tuple[SocketAddress, Place]]] = field(default_factory=dict)  # by port
+    listening: dict[int, list[tuple[ListeningSocket, Place]]] = field(
+        default_factory=dict
+    )  # by port
 
     def load(self, paths: Iterable[Path]) -> Configuration:
         """Read everything; what comes back counts only if there are no faults."""
@@ -164,9 +165,8 @@ class _Loader:
             fields.pop("handover", None)
             if "address" not in fields:
                 return None
-            address = fields["address"]
-            self._check_listening(address, here.at("address"))
-            socket = ListeningSocket(**({"name": format_address(address)} | fields))
+            socket = ListeningSocket(**({"name": format_address(fields["address"])} | fields))
+            self._check_listening(socket, here)
             first = names.setdefault(socket.name, here)
             if first is not here:
                 here.at("name").fault(
@@ -177,17 +177,20 @@ class _Loader:
 
         return parse_each(enumerate(tables), place, parse)
 
-    def _check_listening(self, address: SocketAddress, place: Place) -> None:
+    def _check_listening(self, socket: ListeningSocket, here: Place) -> None:
         """Only one socket can listen on an address; a wildcard's are all of its family."""
-        others = self.listening.setdefault(address.port, [])
+        place = here.at("address")
+        if socket.v6only and isinstance(_as_ipv4(socket.address.ip), IPv4Address):
+            here.at("v6only").fault("this is for IPv6 addresses; drop it")
+        others = self.listening.setdefault(socket.address.port, [])
         for other, where in others:
-            if _is_within(address.ip, other.ip) or _is_within(other.ip, address.ip):
+            if _is_within(socket, other) or _is_within(other, socket):
                 place.fault(
-                    f"{where.key} ({where}) already listens on {format_address(other)}; "
+                    f"{where.key} ({where}) already listens on {format_address(other.address)}; "
                     "change the address or port of one of them"
                 )
                 break
-        others.append((address, place))
+        others.append((socket, place))
 
     def _routes(self, table: Table, place: Place) -> tuple[Route, ...]:
         seen: dict[Destination, Place] = {}
@@ -241,12 +244,12 @@ def _declared(sources: Iterable[Source], section: str) -> dict[str, Place]:
     return places
 
 
-def _is_within(ip: IPAddress, other: IPAddress) -> bool:
-    """Whether listening on ``other`` takes connections to ``ip``."""
-    ip, other = _as_ipv4(ip), _as_ipv4(other)
-    if other == IPv6Address(0):
-        return True
-    return ip == other or (other == IPv4Address(0) and isinstance(ip, IPv4Address))
+def _is_within(socket: ListeningSocket, other: ListeningSocket) -> bool:
+    """Whether ``other`` takes connections to the address of ``socket``."""
+    ip, other_ip = _as_ipv4(socket.address.ip), _as_ipv4(other.address.ip)
+    if other_ip == IPv6Address(0):
+        return isinstance(ip, IPv6Address) or not other.v6only
+    return ip == other_ip or (other_ip == IPv4Address(0) and isinstance(ip, IPv4Address))
 
 
 def _as_ipv4(ip: IPAddress) -> IPAddress:

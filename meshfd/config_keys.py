@@ -217,6 +217,7 @@ LISTEN_KEYS = {
         Annotated[int, Meta(ge=1, le=BACKLOG_MAX)],
         f"a whole number from 1 to {BACKLOG_MAX}",
     ),
+    "v6only": Key("v6only", bool, "true or false"),
     "handover": Key("handover", Literal["inject"], '"inject"'),
 }
 """``[[service.NAME.listen]]``."""

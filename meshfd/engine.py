@@ -304,7 +304,8 @@ def encode_listen(seq: int, listening: ListeningSocket) -> bytes:
     ip = listening.address.ip
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
     _fill_address(message.address, mapped or ip, listening.address.port)
-    message.flags = 0 if mapped is None else lib.MFD_LISTEN_MAPPED
+    message.flags = (mapped is not None) * lib.MFD_LISTEN_MAPPED
+    message.flags |= listening.v6only * lib.MFD_LISTEN_V6ONLY
     message.backlog = listening.backlog
     message.name = listening.name.encode()[: lib.MFD_NAME_MAX - 1]
     return _packet(message)
@@ -361,6 +362,8 @@ def encode_verdict(call: Call, verdict: Verdict) -> bytes:
                 _fill_peer(message.endpoints[index], endpoint.address)
         case Ask():
             raise ValueError("a verdict cannot be Ask")
+        case _:
+            raise TypeError(f"a verdict is a Pass, Deny or Redirect, not {verdict!r}")
     return _packet(message)
 
 
@@ -560,9 +563,9 @@ class SignalReader:
         return ReceivedSignal(signo[0], code[0] > 0, pid[0]) if n == 1 else None
 
 
-def filter_words(*, strict: bool, create: bool, bind: bool) -> tuple[int, ...]:
+def filter_words(*, strict: bool, create: bool) -> tuple[int, ...]:
     """The seccomp filter of a service, as the 8-byte words of its struct sock_filter."""
     words = ffi.new("uint64_t[]", lib.MFD_ENGINE_FILTER_MAX)
     flags = strict * lib.MFD_SETUP_STRICT | create * lib.MFD_SETUP_CREATE
-    n = lib.mfd_engine_filter(flags, bind, words)
+    n = lib.mfd_engine_filter(flags, words)
     return tuple(words[index] for index in range(n))

@@ -44,7 +44,7 @@ from meshfd.model import Track
 from meshfd.program import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from meshfd.model import ListeningSocket, Route
 
@@ -81,7 +81,7 @@ def describe(event: Event, listening: Sequence[ListeningSocket]) -> str | None:
                 f"({cost_us:.1f} us)"
             )
         case Denied():
-            return f"pid {event.pid}: connect {event.asked} denied: {os.strerror(event.errno)}"
+            return f"pid {event.pid}: connect {event.asked} refused: {os.strerror(event.errno)}"
         case Mismatched():
             configured = listening[event.index].address
             return (
@@ -204,10 +204,21 @@ class Foreground:
         line = describe(event, self._listening)
         if line is None:
             return
-        if self._log is not None:
-            print(line, file=self._log, flush=True)
-        elif isinstance(event, Mismatched | Notice):
-            sys.stderr.write(f"meshfd: {line}\n")
+        if self._log is None and not isinstance(event, Mismatched | Notice):
+            return
+        try:
+            if self._log is not None:
+                print(line, file=self._log, flush=True)
+            else:
+                sys.stderr.write(f"meshfd: {line}\n")
+        except OSError as error:
+            self._give_up_log(error)
+
+    def _give_up_log(self, error: OSError) -> None:
+        """A full disk, or a pipe that nobody reads, is not the command's concern."""
+        self._log = None
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"meshfd: the log cannot be written any more: {error.strerror}\n")
 
     def _forward(self, pid: int, signals: SignalReader) -> None:
         continued = False
@@ -226,6 +237,24 @@ class Foreground:
         self._seq += 1
         seq = self._seq
         send_packet(self._channel, engine.encode_signal(seq, signo, everything=False), ())
+
+
+@contextlib.contextmanager
+def _ended_without_agent(pid: int) -> Iterator[None]:
+    """Without its agent no call of the command's is answered: it is ended, not left half alive."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has ended, and been reaped
+        yield
+        return
+    try:
+        yield
+    except AgentLostError:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        raise AgentLostError("the agent ended unexpectedly: the command was told to end") from None
+    finally:
+        os.close(pidfd)
 
 
 def _let_sender_finish() -> None:
@@ -307,7 +336,8 @@ def run(  # noqa: PLR0913 -- one an option of the command
     foreground.prepare(routes, strict=strict, track=track)
     pid = foreground.spawn(program)
     _let_go_of_inherited({signals.fd})
-    status = foreground.wait(pid, signals)
+    with _ended_without_agent(pid):
+        status = foreground.wait(pid, signals)
     foreground.leave()
     if os.WIFSIGNALED(status):
         return EXIT_SIGNAL + os.WTERMSIG(status)

@@ -74,20 +74,25 @@ class RunningProgram:
         return self._agent.statistics()
 
     async def _follow(self) -> None:
+        """Take events to the agent's end; the program's own end is the last to be handed on."""
         async for event in self._agent.events:
+            if self._ended.is_set():
+                continue
             try:
                 self._events_in.send_nowait(event)
             except trio.WouldBlock:
                 self.n_events_dropped += 1
             if isinstance(event, Exited) and event.pid == self.pid:
                 self._code = event.code
-                break
+                self._ended.set()
+                self._events_in.close()
         self._ended.set()
         self._events_in.close()
 
-    async def _decide(self, decide: Decider, nursery: trio.Nursery) -> None:
+    async def _decide(self, decide: Decider, timeout_s: float, nursery: trio.Nursery) -> None:
         async def decide_one(call: Call) -> None:
-            await self._agent.verdict(call, await decide(call))
+            with trio.move_on_after(timeout_s):  # later nobody waits for it
+                await self._agent.verdict(call, await decide(call))
 
         async for call in self._agent.calls:
             nursery.start_soon(decide_one, call)
@@ -136,9 +141,12 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
         ListenError: a listening socket cannot be opened.
         SpawnError: the program cannot be started.
         NotSupportedError: the kernel lacks something, and the text says what.
+        ValueError: a route says ask, and there is no ``decide``.
 
     """
     table = _routes_of(routes)
+    if decide is None and any(isinstance(route.verdict, Ask) for route in table):
+        raise ValueError("a route says ask, but there is no decide() to be asked")
     if decide is not None and not any(isinstance(route.verdict, Ask) for route in table):
         table = (*table, Route(Destination(None), Ask()))
     sockets = [parse_listen(one) if isinstance(one, str) else one for one in listen]
@@ -164,6 +172,6 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
             running = RunningProgram(agent, await agent.spawn(program, stdio=stdio))
             nursery.start_soon(running._follow)  # noqa: SLF001 -- this module's own
             if decide is not None:
-                nursery.start_soon(running._decide, decide, nursery)  # noqa: SLF001
+                nursery.start_soon(running._decide, decide, ask_timeout_s, nursery)  # noqa: SLF001
             yield running
             nursery.cancel_scope.cancel()

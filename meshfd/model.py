@@ -104,12 +104,14 @@ class Route:
 class ListeningSocket:
     """A TCP listening socket that is opened before its daemon starts and handed to it on bind().
 
-    ``backlog`` is capped by net.core.somaxconn, as in listen(2).
+    ``backlog`` is capped by net.core.somaxconn, as in listen(2). Without ``v6only``, ``[::]`` takes
+    IPv4 connections, too.
     """
 
     name: str
     address: SocketAddress
     backlog: int = 4096
+    v6only: bool = False
 
 
 class Restart(enum.Enum):

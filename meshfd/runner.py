@@ -194,6 +194,9 @@ class Runner:
             await self._agent.signal(signo, scope)
         except AgentLostError:
             self.lost = True
+        except OSError as error:
+            text = f"cannot be sent {signal.Signals(signo).name}: {error.strerror}"
+            log(logging.ERROR, text, service=self.name)
 
     def _is_swept(self) -> bool:
         return self._emptied or self.lost or self._hurry()
@@ -205,6 +208,9 @@ class Runner:
                 self._pulse.beat()
             case HandedOver(index=index) if index in self._indices:
                 self.handed[self._indices[index]] += 1
+                # It listens already, and haproxy, which looks, does not call listen() any more.
+                self._listened.add(index)
+                self._pulse.beat()
             case Mismatched():
                 self._warn_mismatch(event)
             case Notice():

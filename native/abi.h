@@ -16,6 +16,9 @@
 #define MFD_SYS_BIND 2
 #define MFD_SYS_CONNECT 3
 #define MFD_SYS_LISTEN 4
+#define MFD_SYS_SENDTO 11
+#define MFD_SYS_SENDMSG 16
+#define MFD_SYS_SENDMMSG 20
 
 struct mfd_abi {
     uint32_t arch;  /* AUDIT_ARCH_* */

@@ -31,6 +31,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "kernel.h"
 #include "meshfd.h"
 
 static int fd_of(const struct mfd_notification *call)
@@ -92,6 +93,17 @@ static bool is_bound(int fd)
            mfd_address_parse(&sockaddr, length, &address) == 0 && address.port != 0;
 }
 
+/* In a network namespace that the program has made for itself, the same address is another place.
+ * Before Linux 5.14 that cannot be told. */
+static bool same_network(const struct mfd_agent *agent, int fd)
+{
+    uint64_t cookie;
+    socklen_t size = sizeof(cookie);
+
+    return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) < 0 ||
+           agent->netns_cookie == 0 || cookie == agent->netns_cookie;
+}
+
 static void carry_nonblock(int from_fd, int to_fd)
 {
     int from = fcntl(from_fd, F_GETFL);
@@ -144,8 +156,9 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     uint32_t index;
     int v6only = 0;
 
-    /* not TCP, already bound, or of another family: the kernel has the right errno */
-    if (error < 0 || fresh.domain != family || is_bound(fd)) {
+    /* not TCP, already bound, of another family or network: the kernel has the right errno */
+    if (error < 0 || !fresh.is_tcp || fresh.domain != family || is_bound(fd) ||
+        !same_network(agent, fd)) {
         mfd_close_at(&fd);
         mfd_answer_continue(agent, call);
         return;
@@ -162,7 +175,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     }
     error = hand_over(agent, call, &agent->listening.sockets[index], &fresh);
     fd = fresh.fd;
-    if (error == -ENOENT) {
+    if (error < 0 && !mfd_notify_is_alive(call)) {
         agent->stats->vanished++;
         return;
     }
@@ -195,12 +208,13 @@ void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *cal
     bind_ours(agent, call, &asked, sockaddr.any.sa_family);
 }
 
-/* The queue holds the clients of a restart, too: a daemon's own backlog can only make it longer. */
+/* The queue holds the clients of a restart, too: a daemon's own backlog can only make it longer. A
+ * negative one is a very long one, as in the kernel. */
 static int backlog_of(const struct mfd_agent *agent, int index, int asked)
 {
-    int configured = index < 0 ? 0 : (int)agent->listening.sockets[index].backlog;
+    uint32_t configured = index < 0 ? 0 : agent->listening.sockets[index].backlog;
 
-    return index < 0 || asked > configured ? asked : configured;
+    return (uint32_t)asked > configured ? asked : (int)configured;
 }
 
 /* mfd_listen_handle - answer listen() */
@@ -219,6 +233,11 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
     MFD_CLOSE int fd = socket.fd;
     if (error < 0) {
         leave_to_kernel(agent, call);
+        return;
+    }
+    if (!socket.is_tcp) {
+        mfd_close_at(&fd);
+        mfd_answer_continue(agent, call);
         return;
     }
     index = mfd_listening_find(&agent->listening, fd);

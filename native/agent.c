@@ -25,8 +25,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "kernel.h"
 #include "meshfd.h"
 
 #define EXIT_SETUP 3 /* could not be set up; the supervisor sees the channel end */
@@ -98,6 +101,22 @@ static void restore_library_signals(void)
         (void)syscall(SYS_rt_sigaction, signals[i], &action, NULL, sizeof(action.mask));
 }
 
+/* Which network namespace we are in; also for as long as we run, which never leaves it. */
+static int learn_netns(struct mfd_agent *self)
+{
+    MFD_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t size = sizeof(self->netns_cookie);
+    struct stat status;
+
+    if (fd >= 0)
+        (void)getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &self->netns_cookie, &size);
+    if (stat("/proc/self/ns/net", &status) < 0)
+        return -errno;
+    self->netns_device = status.st_dev;
+    self->netns_inode = status.st_ino;
+    return 0;
+}
+
 static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
 {
     int error;
@@ -111,6 +130,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
         return -errno;
     restore_library_signals();
     error = inherit ? fill_standard_files() : close_others(control_fd);
+    if (error == 0)
+        error = learn_netns(self);
     if (error == 0)
         error = raise_nofile(self);
     if (error == 0)
@@ -141,7 +162,7 @@ static void handle_call(struct mfd_agent *self, const struct mfd_notification *c
     case MFD_CALL_LISTEN:
         mfd_listen_handle(self, call);
         break;
-    case MFD_CALL_LOST: /* socketcall(2) with arguments out of reach: EFAULT, as the kernel says */
+    case MFD_CALL_LOST: /* socketcall(2) with arguments that are not there, as the kernel says */
         mfd_answer_error(self, call, -EFAULT);
         break;
     case MFD_CALL_OTHER:
@@ -154,11 +175,11 @@ static void serve_listener(struct mfd_agent *self, unsigned index, short events)
 {
     struct mfd_notification call;
 
-    if ((events & POLLIN) != 0) {
-        if (mfd_notify_receive(&self->notify, index, &call) == 0)
-            handle_call(self, &call);
+    if ((events & POLLIN) != 0 && mfd_notify_receive(&self->notify, index, &call) == 0)
+        handle_call(self, &call);
+    /* POLLERR alone means that the kernel was interrupted while it looked */
+    if ((events & (POLLIN | POLLHUP)) != POLLHUP)
         return;
-    }
     mfd_asks_forget(self, self->notify.listeners[index]);
     mfd_notify_drop(&self->notify, index);
 }

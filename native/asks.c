@@ -34,12 +34,14 @@ static struct mfd_ask *find_slot(struct mfd_asks *asks, uint64_t call)
     return NULL;
 }
 
-/* SO_COOKIE of the socket that the call names, without disturbing its lease; 0 when out of reach. */
+/* SO_COOKIE of the TCP socket that the call names, without disturbing its lease; 0 when there is nothing
+ * to ask: it is out of reach, no TCP socket, or connected or connecting already. */
 static uint64_t cookie_of(const struct mfd_attempt *attempt)
 {
     MFD_CLOSE int fd = -1;
 
-    if (mfd_target_open_fd(attempt->call.pid, (int)attempt->call.call.args[0], &fd) < 0)
+    if (mfd_target_open_fd(attempt->call.pid, (int)attempt->call.call.args[0], &fd) < 0 ||
+        !mfd_socket_is_tcp(fd) || !mfd_socket_is_idle(fd))
         return 0;
     return mfd_socket_cookie(fd);
 }
@@ -56,6 +58,10 @@ void mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt)
         .asked = attempt->asked,
     };
 
+    if (message.cookie == 0) {
+        mfd_connect_pass(agent, attempt);
+        return;
+    }
     if (ask == NULL || agent->leave != MFD_STAY ||
         mfd_control_report(agent, &message, MFD_MSG_CALL, sizeof(message)) < 0) {
         mfd_control_notice(agent, MFD_NOTICE_ASK_FULL, attempt->call.pid, 0, &attempt->asked,

@@ -2,6 +2,7 @@
  *
  * socketcall(2) keeps its arguments in the program's memory; they are read once, here.
  * Source: net/compat.c (compat_sys_socketcall). */
+#include <errno.h>
 #include <sys/uio.h>
 
 #include "abi.h"
@@ -31,6 +32,7 @@ static void decode_socketcall(const struct seccomp_notif *request, struct mfd_ca
     size_t size = sizeof(args);
     struct iovec local = {.iov_base = args};
     struct iovec remote = {.iov_base = (void *)(uintptr_t)(uint32_t)request->data.args[1]};
+    ssize_t n;
 
     ret_call->kind = kind_of_socketcall(request->data.args[0]);
     if (ret_call->kind == MFD_CALL_OTHER)
@@ -39,8 +41,10 @@ static void decode_socketcall(const struct seccomp_notif *request, struct mfd_ca
         size = 2 * sizeof(args[0]);
     local.iov_len = size;
     remote.iov_len = size;
-    if (process_vm_readv((pid_t)request->pid, &local, 1, &remote, 1, 0) != (ssize_t)size) {
-        ret_call->kind = MFD_CALL_LOST;
+    n = process_vm_readv((pid_t)request->pid, &local, 1, &remote, 1, 0);
+    if (n != (ssize_t)size) {
+        /* a program out of our reach is the kernel's: what a strict service refuses, it refuses there */
+        ret_call->kind = n >= 0 || errno == EFAULT ? MFD_CALL_LOST : MFD_CALL_OTHER;
         return;
     }
     for (unsigned i = 0; i < SOCKETCALL_ARGS; i++)

@@ -39,6 +39,15 @@ int mfd_children_add(struct mfd_children *children, pid_t pid)
     return -ENOSPC;
 }
 
+/* mfd_children_have_room - can mfd_children_add() succeed? */
+bool mfd_children_have_room(const struct mfd_children *children)
+{
+    for (unsigned i = 0; i < MFD_SPAWNED_MAX; i++)
+        if (children->spawned[i] == 0)
+            return true;
+    return false;
+}
+
 static pid_t *find_spawned(struct mfd_children *children, pid_t pid)
 {
     for (unsigned i = 0; i < MFD_SPAWNED_MAX; i++)
@@ -106,6 +115,9 @@ void mfd_children_end(struct mfd_children *children)
     if (children->none)
         return;
     children->ending = true;
+    for (unsigned i = 0; i < MFD_SPAWNED_MAX; i++) /* also where /proc does not tell */
+        if (children->spawned[i] != 0)
+            (void)kill(children->spawned[i], SIGKILL);
     signal_descendants(SIGKILL, true);
 }
 

@@ -20,7 +20,7 @@
  *
  *   pass     CONTINUE; in a strict service connected in place to the copied address, so that no
  *            second reading of the program's memory decides anything
- *   deny     the configured errno; EISCONN first, as the kernel would
+ *   deny     the configured errno; EISCONN and EALREADY first, as the kernel would
  *   ask      asks.c
  *
  * Left to the kernel, because its errno is the faithful one: lengths that are no address, memory that
@@ -28,8 +28,9 @@
  * the same errno from a connect() in place, or from here.
  *
  * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change. In a
- * strict service a thread that calls shutdown() between our CONTINUE and the kernel's check makes the
- * socket unconnected, and the address is read again. Both windows are microseconds; README, limits.
+ * strict service a thread that makes the socket unconnected between our CONTINUE and the kernel's check
+ * (shutdown(), connect(AF_UNSPEC), or connect() on a socket that was just refused) has the address read
+ * again. Both windows are microseconds; README, limits.
  * Source: connect(2), tcp(7). */
 #include <fcntl.h>
 #include <poll.h>
@@ -114,11 +115,11 @@ static void answer_attempt(struct mfd_agent *agent, const struct mfd_notificatio
         mfd_answer_error(agent, call, -error);
 }
 
-/* --- in place to the copied address (strict) --------------------------------------------------------- */
+/* --- as asked --------------------------------------------------------------------------------------------- */
 
 /* Takes fd over, and closes it before the answer: the program may close the socket next, and must find
  * itself its only holder. */
-static void connect_as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt, int fd)
+static void connect_in_place(struct mfd_agent *agent, const struct mfd_attempt *attempt, int fd)
 {
     struct mode mode = mode_enter(fd);
     int error = connect(fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
@@ -128,86 +129,110 @@ static void connect_as_asked(struct mfd_agent *agent, const struct mfd_attempt *
     answer_attempt(agent, &attempt->call, blocking, error);
 }
 
-/* What the kernel would do with this call, done here on the copied address. Other families than the
- * internet's are left to the kernel: their addresses are names in the program's own view of files. */
-static void pass_strictly(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+/* What the kernel would do with this call. In a strict service it is done here, on the file that was
+ * looked at and the address that was copied. Only names in the program's own view of files (a unix
+ * socket's address, on a socket that is none of the internet's) are left to the kernel even then.
+ * Takes the socket's fd over. */
+static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                     struct mfd_socket *socket)
 {
-    const struct mfd_notification *call = &attempt->call;
-    MFD_CLOSE int fd = -1;
-    int domain;
-    int error;
+    int fd = mfd_take_fd(&socket->fd);
+    bool internet =
+        attempt->asked.family != 0 || socket->domain == AF_INET || socket->domain == AF_INET6;
 
-    mfd_socket_let_go(agent, call->pid, fd_of(call));
-    error = mfd_target_open_fd(call->pid, fd_of(call), &fd);
-    if (error < 0) {
-        mfd_answer_error(agent, call, error == -EBADF ? -EBADF : -EACCES);
+    agent->stats->passed++;
+    if (is_strict(agent) && internet) {
+        connect_in_place(agent, attempt, fd);
         return;
     }
-    if (!mfd_notify_is_alive(call))
-        return;
-    if (mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain) == 0 && domain != AF_INET &&
-        domain != AF_INET6)
-        mfd_answer_continue(agent, call);
+    (void)close(fd);
+    mfd_answer_continue(agent, &attempt->call);
+}
+
+/* The file cannot be looked at. */
+static void out_of_reach(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
+{
+    if (error == -EPERM)
+        mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, attempt->call.pid, EPERM, &attempt->asked,
+                           MFD_ANY);
+    agent->stats->passed++;
+    if (is_strict(agent))
+        mfd_answer_error(agent, &attempt->call, error == -EBADF ? -EBADF : -EACCES);
     else
-        connect_as_asked(agent, attempt, mfd_take_fd(&fd));
+        mfd_answer_continue(agent, &attempt->call);
 }
 
 /* mfd_connect_pass - it goes where the program asked */
 void mfd_connect_pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
-    agent->stats->passed++;
-    if (is_strict(agent)) {
-        pass_strictly(agent, attempt);
+    const struct mfd_notification *call = &attempt->call;
+    struct mfd_socket socket = {.fd = -1};
+    int error;
+
+    if (!is_strict(agent)) {
+        mfd_socket_let_go(agent, call->pid, fd_of(call));
+        agent->stats->passed++;
+        mfd_answer_continue(agent, call);
         return;
     }
-    mfd_socket_let_go(agent, attempt->call.pid, fd_of(&attempt->call));
-    mfd_answer_continue(agent, &attempt->call);
+    error = mfd_socket_take_up(agent, call->pid, fd_of(call), &socket);
+    if (error < 0) {
+        out_of_reach(agent, attempt, error);
+    } else if (!mfd_notify_is_alive(call)) {
+        mfd_close_at(&socket.fd);
+        agent->stats->vanished++;
+    } else {
+        as_asked(agent, attempt, &socket);
+    }
 }
 
 /* --- deny, redirect ------------------------------------------------------------------------------------- */
 
-/* The kernel's own errors come before any decision: a socket of another protocol, an address of
- * another family. */
-static int take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                   struct mfd_socket *ret)
+/* Take the socket up for a decision. The kernel's own errors come first: a socket of another protocol, an
+ * address of another family, a target that is gone.
+ * Return: whether to decide; the call is answered if not. */
+static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                    struct mfd_socket *ret)
 {
     int error = mfd_socket_take_up(agent, attempt->call.pid, fd_of(&attempt->call), ret);
 
-    if (error < 0)
-        return error;
-    if (ret->domain != attempt->sockaddr.any.sa_family) {
-        mfd_close_at(&ret->fd);
-        return -EAFNOSUPPORT;
+    if (error < 0) {
+        out_of_reach(agent, attempt, error);
+        return false;
     }
-    return 0;
+    if (!mfd_notify_is_alive(&attempt->call)) {
+        mfd_close_at(&ret->fd);
+        agent->stats->vanished++;
+        return false;
+    }
+    if (!ret->is_tcp || ret->domain != attempt->sockaddr.any.sa_family) {
+        as_asked(agent, attempt, ret);
+        return false;
+    }
+    return true;
 }
 
-static void not_taken_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
+static void count_rule(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
-    if (error == -EPERM)
-        mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, attempt->call.pid, EPERM, &attempt->asked,
-                           MFD_ANY);
-    mfd_connect_pass(agent, attempt);
+    if (attempt->rule != MFD_ANY && agent->tally != NULL)
+        agent->tally[attempt->rule]++;
 }
 
 /* mfd_connect_deny - it fails with this errno */
 void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
 {
-    struct mfd_socket socket = {.fd = -1};
-    union mfd_sockaddr peer;
-    socklen_t length = sizeof(peer);
-    int failed = take_up(agent, attempt, &socket);
-    MFD_CLOSE int fd = socket.fd;
+    struct mfd_socket socket;
 
-    if (failed < 0) {
-        not_taken_up(agent, attempt, failed);
+    if (!take_up(agent, attempt, &socket))
+        return;
+    if (!mfd_socket_is_idle(socket.fd)) { /* EISCONN or EALREADY */
+        as_asked(agent, attempt, &socket);
         return;
     }
-    if (getpeername(fd, &peer.any, &length) == 0)
-        error = EISCONN;
-    mfd_close_at(&fd); /* before the answer, as in connect_as_asked() */
+    mfd_close_at(&socket.fd); /* before the answer, as in connect_in_place() */
     mfd_answer_error(agent, &attempt->call, -error);
     agent->stats->denied++;
+    count_rule(agent, attempt);
     account(agent, &attempt->call);
     report(agent, attempt, MFD_DENY, NULL, error, 0);
 }
@@ -274,18 +299,27 @@ static struct outcome try_candidates(const struct mfd_socket *socket,
     return outcome;
 }
 
+/* Not a connection, but a question about the one that is made, or was: connect() until EISCONN, or a
+ * blocking call that a signal has restarted. */
+static bool is_repeated(const struct outcome *outcome)
+{
+    return outcome->error == EALREADY || outcome->error == EISCONN;
+}
+
 static void count_outcome(struct mfd_agent *agent, const struct mfd_candidates *candidates,
                           const struct outcome *outcome)
 {
     if (outcome->attempts > 1)
         agent->stats->retried += outcome->attempts - 1;
-    if (outcome->error == 0 || outcome->error == EINPROGRESS) {
-        agent->stats->redirected++;
-        if (candidates->tallies[outcome->used] != NULL)
-            ++*candidates->tallies[outcome->used];
-    } else if (outcome->error != EALREADY && outcome->error != EISCONN) {
+    if (candidates->cursor != NULL)
+        ++*candidates->cursor;
+    if (outcome->error != 0 && outcome->error != EINPROGRESS) {
         agent->stats->refused++;
+        return;
     }
+    agent->stats->redirected++;
+    if (candidates->tallies[outcome->used] != NULL)
+        ++*candidates->tallies[outcome->used];
 }
 
 /* mfd_connect_redirect - it goes to the first of these endpoints that does not refuse at once */
@@ -293,27 +327,22 @@ void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *att
                           const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
-    struct mfd_socket socket = {.fd = -1};
+    struct mfd_socket socket;
     struct outcome outcome;
     struct mode mode;
-    int error = take_up(agent, attempt, &socket);
-    MFD_CLOSE int fd = socket.fd;
     bool blocking;
 
-    if (error < 0) {
-        not_taken_up(agent, attempt, error);
+    if (!take_up(agent, attempt, &socket))
         return;
-    }
-    if (!mfd_notify_is_alive(call)) {
-        agent->stats->vanished++;
-        return;
-    }
-    mode = mode_enter(fd);
+    mode = mode_enter(socket.fd);
     outcome = try_candidates(&socket, candidates);
     blocking = mode_leave(&mode);
-    mfd_close_at(&fd); /* before the answer, as in connect_as_asked() */
+    mfd_close_at(&socket.fd); /* before the answer, as in connect_in_place() */
     answer_attempt(agent, call, blocking, outcome.error);
     account(agent, call);
+    if (is_repeated(&outcome))
+        return;
+    count_rule(agent, attempt);
     count_outcome(agent, candidates, &outcome);
     if (outcome.used < 0)
         mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
@@ -338,10 +367,11 @@ static void choose_candidates(struct mfd_agent *agent, uint32_t index, struct mf
     const struct mfd_table *table = agent->table;
     const struct mfd_table_upstream *upstream = mfd_table_upstream(table, index);
     uint32_t turn =
-        upstream->balance == MFD_RANDOM ? next_random(&agent->random) : agent->cursors[index]++;
+        upstream->balance == MFD_RANDOM ? next_random(&agent->random) : agent->cursors[index];
     uint32_t first = mfd_table_schedule(table, upstream)[turn % upstream->n_schedule];
 
     ret->n = 0;
+    ret->cursor = &agent->cursors[index];
     for (uint32_t i = 0; i < upstream->n_endpoints && ret->n < MFD_ENDPOINTS_MAX; i++) {
         uint32_t at = upstream->first_endpoint + (first + i) % upstream->n_endpoints;
         const struct mfd_endpoint *endpoint = mfd_table_endpoint(table, at);
@@ -354,15 +384,27 @@ static void choose_candidates(struct mfd_agent *agent, uint32_t index, struct mf
     }
 }
 
+/* To the kernel a connect() to the wildcard is one to this host (net/ipv4/route.c, net/ipv6/tcp_ipv6.c). */
+static struct mfd_address meant(const struct mfd_address *asked)
+{
+    struct mfd_address address = *asked;
+
+    if (!mfd_address_is_wildcard(asked))
+        return address;
+    if (asked->family == AF_INET)
+        address.bytes[0] = 127;
+    address.bytes[asked->family == AF_INET ? 3 : 15] = 1;
+    return address;
+}
+
 static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
 {
+    const struct mfd_address address = meant(&attempt->asked);
     struct mfd_candidates candidates;
     struct mfd_match match;
 
-    mfd_routes_find(agent->table, &attempt->asked, &match);
+    mfd_routes_find(agent->table, &address, &match);
     attempt->rule = match.rule;
-    if (match.rule != MFD_ANY && agent->tally != NULL)
-        agent->tally[match.rule]++;
     switch (match.verdict) {
     case MFD_REDIRECT:
         choose_candidates(agent, match.argument, &candidates);

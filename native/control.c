@@ -310,13 +310,16 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
     int error = -EBADMSG;
 
     agent->ready_any = (spawn->flags & MFD_SPAWN_READY_ANY) != 0;
-    features.bind = features.create || agent->ready_any || agent->listening.n > 0;
     mfd_listening_rearm_all(agent);
     agent->noticed = 0;
+    view = (struct mfd_program_view){0};
+    if (agent->notify.n_listeners == MFD_LISTENERS_MAX ||
+        !mfd_children_have_room(&agent->children)) {
+        done->stage = MFD_STAGE_CLONE;
+        return -ENOSPC;
+    }
     if (received->n_fds == (inherit ? 1 : 4))
         error = mfd_program_open(received->fds[0], &view);
-    else
-        view = (struct mfd_program_view){0};
     if (error == 0)
         error = mfd_spawn(&request, &result);
     if (error == 0) {
@@ -345,6 +348,9 @@ static int do_listen(struct mfd_agent *agent, const struct mfd_listen *request,
 static int do_detach(struct mfd_agent *agent, struct mfd_done *done)
 {
     agent->leave = MFD_DETACHED;
+    /* a daemon in the background has its own hold on what it was handed, and can let go of it */
+    for (unsigned i = agent->listening.n; i-- > 0;)
+        (void)mfd_listening_close(&agent->listening, i);
     mfd_children_reap(agent);
     for (unsigned i = agent->notify.n_listeners; i-- > 0;) {
         struct pollfd polled = {.fd = agent->notify.listeners[i], .events = POLLIN};
@@ -491,13 +497,15 @@ void mfd_control_receive(struct mfd_agent *agent)
     };
     ssize_t n = recvmsg(agent->control.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
+    /* no packet is empty: the end */
     if (n <= 0) {
         if (n == 0 || (errno != EAGAIN && errno != EINTR))
             supervisor_gone(agent);
         return;
     }
     collect_fds(&message, &received);
-    dispatch(agent, &received, (size_t)n);
+    /* what was cut off is no request of ours, whatever its first bytes say */
+    dispatch(agent, &received, (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ? 0 : (size_t)n);
     for (unsigned i = 0; i < received.n_fds; i++)
         (void)close(received.fds[i]);
 }

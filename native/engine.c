@@ -32,12 +32,11 @@ int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t 
     return 0;
 }
 
-unsigned mfd_engine_filter(uint32_t setup_flags, int bind, uint64_t *ret_words)
+unsigned mfd_engine_filter(uint32_t setup_flags, uint64_t *ret_words)
 {
     struct mfd_filter_features features = {
         .create = (setup_flags & MFD_SETUP_CREATE) != 0,
         .strict = (setup_flags & MFD_SETUP_STRICT) != 0,
-        .bind = bind != 0,
     };
     struct sock_filter program[MFD_FILTER_MAX];
     unsigned n = mfd_filter_build(&features, program);

@@ -18,7 +18,7 @@ int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t 
 
 /* The filter that SETUP flags ask for, as struct sock_filter words of 8 bytes; returns how many. */
 #define MFD_ENGINE_FILTER_MAX 256
-unsigned mfd_engine_filter(uint32_t setup_flags, int bind, uint64_t *ret_words);
+unsigned mfd_engine_filter(uint32_t setup_flags, uint64_t *ret_words);
 
 /* A signalfd(2) for these signals (bit n-1: signal n), which are blocked; or -errno. */
 int mfd_engine_signals_open(uint64_t signals);

@@ -128,6 +128,8 @@ int mfd_epoll_collect(pid_t pid, int fd, struct mfd_registrations **ret_found)
 
             if (is_registered(pid, epoll_fd, fd))
                 error = take_note(pid, epoll_fd, fd);
+            if (error == -ENOENT || error == -EBADF)
+                error = 0; /* closed, or taken out, by another thread meanwhile: not registered */
         }
     }
     (void)closedir(fds);

@@ -8,8 +8,9 @@
  *   socket        notify for AF_INET and AF_INET6 with SOCK_STREAM and TCP; the rest is allowed
  *   connect       notify when the length can be an internet address: 16 to 128 bytes; in a strict
  *   bind          service: always (connect)
- *   listen        notify
- *   socketcall    notify for those four, decided on its first argument
+ *   listen        notify: a listening socket can be added to a service that runs, a filter cannot
+ *   socketcall    notify for those four, decided on its first argument; in a strict service connect
+ *                 and send fail with ENOSYS there
  *   sendto, ...   strict: MSG_FASTOPEN fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off,
  *                 because it would connect without connect()
  *   io_uring      fails with ENOSYS: its requests never meet seccomp
@@ -24,6 +25,7 @@
 #include <sys/socket.h>
 
 #include "abi.h"
+#include "util.h"
 
 #ifndef MSG_FASTOPEN
 #define MSG_FASTOPEN 0x20000000
@@ -129,19 +131,25 @@ static void fast_open_block(struct assembler *as, int nr, unsigned flags_argumen
     block_end(as, begin);
 }
 
+/* What a strict service may not do through socketcall(2), whose arguments lie in memory: after a
+ * CONTINUE the kernel would read socket and address anew. */
+static const uint32_t reread[] = {MFD_SYS_CONNECT, MFD_SYS_SENDTO, MFD_SYS_SENDMSG,
+                                  MFD_SYS_SENDMMSG};
+
 static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
                              const struct mfd_filter_features *features)
 {
     unsigned begin = block_if(as, (uint32_t)abi->socketcall);
 
     load(as, AT_ARG(0));
+    if (features->strict)
+        for (size_t i = 0; i < MFD_COUNT(reread); i++)
+            result_if(as, BPF_JEQ, reread[i], DO_FAIL(ENOSYS));
     result_if(as, BPF_JEQ, MFD_SYS_CONNECT, DO_NOTIFY);
     if (features->create)
         result_if(as, BPF_JEQ, MFD_SYS_SOCKET, DO_NOTIFY);
-    if (features->bind) {
-        result_if(as, BPF_JEQ, MFD_SYS_BIND, DO_NOTIFY);
-        result_if(as, BPF_JEQ, MFD_SYS_LISTEN, DO_NOTIFY);
-    }
+    result_if(as, BPF_JEQ, MFD_SYS_BIND, DO_NOTIFY);
+    result_if(as, BPF_JEQ, MFD_SYS_LISTEN, DO_NOTIFY);
     result(as, DO_ALLOW);
     block_end(as, begin);
 }
@@ -157,10 +165,8 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
         result_if(as, BPF_JEQ, (uint32_t)abi->connect, DO_NOTIFY);
     else
         address_block(as, abi->connect);
-    if (features->bind) {
-        address_block(as, abi->bind);
-        result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
-    }
+    address_block(as, abi->bind);
+    result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
     if (abi->socketcall >= 0)
         socketcall_block(as, abi, features);
     if (features->strict) {

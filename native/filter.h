@@ -11,7 +11,6 @@
 
 struct mfd_filter_features {
     bool create; /* trap socket(): the agent makes the service's TCP sockets */
-    bool bind;   /* trap bind() and listen() */
     bool strict; /* trap every connect(), whatever its length; refuse TCP Fast Open by send */
 };
 

@@ -22,6 +22,16 @@
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
 #endif
 
+/* linux/fcntl.h */
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* asm-generic/socket.h */
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
 /* linux/pidfd.h */
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL

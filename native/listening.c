@@ -31,7 +31,7 @@ int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_liste
     MFD_CLOSE int fd = -1;
     union mfd_sockaddr sockaddr;
     socklen_t length;
-    int v6only = 0;
+    const int v6only = (request->flags & MFD_LISTEN_V6ONLY) != 0;
     int index = find_free(all);
     int error;
 
@@ -46,8 +46,9 @@ int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_liste
     /* as daemons do: connections of an earlier life in TIME_WAIT are no obstacle */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
         return -errno;
-    if (domain == AF_INET6)
-        (void)mfd_socket_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only);
+    if (domain == AF_INET6 &&
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only)) < 0)
+        return -errno;
     if (bind(fd, &sockaddr.any, length) < 0 || listen(fd, (int)request->backlog) < 0)
         return -errno;
     all->sockets[index] = (struct mfd_listening){

@@ -57,6 +57,7 @@ int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
+bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 
 /* --- leases.c: duplicates held for a short while after socket() -------------------------------- */
@@ -85,9 +86,10 @@ void mfd_leases_drop_all(struct mfd_leases *leases);
 
 /* --- sockets.c: socket(), and taking up the socket that a call names --------------------------- */
 
-struct mfd_socket { /* a TCP socket that a call names */
+struct mfd_socket { /* the file that a call names */
     int fd;         /* the agent's own duplicate, owned */
-    int domain;     /* AF_INET or AF_INET6 */
+    bool is_tcp;    /* else nothing that we decide about */
+    int domain;     /* AF_INET, AF_INET6, ...; -1: not even a socket */
     bool leased;    /* it was: so it has settled nowhere before */
 };
 
@@ -97,6 +99,7 @@ void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd);
 int mfd_socket_option(int fd, int level, int name, int *ret_value);
 uint64_t mfd_socket_cookie(int fd);
 bool mfd_socket_is_tcp(int fd);
+bool mfd_socket_is_idle(int fd);
 
 /* --- connect.c: connect() in place -------------------------------------------------------------- */
 
@@ -112,6 +115,7 @@ struct mfd_candidates { /* endpoints in the order in which they are tried */
     const struct mfd_address *addresses[MFD_ENDPOINTS_MAX];
     uint64_t *tallies[MFD_ENDPOINTS_MAX]; /* where a connection to it is counted, or NULL */
     unsigned n;
+    uint32_t *cursor; /* moved on when one was used; NULL: there is none */
 };
 
 void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *call);
@@ -219,6 +223,7 @@ struct mfd_children {
 };
 
 int mfd_children_add(struct mfd_children *children, pid_t pid);
+bool mfd_children_have_room(const struct mfd_children *children);
 void mfd_children_reap(struct mfd_agent *agent);
 int mfd_children_signal(struct mfd_agent *agent, int signo, uint32_t scope);
 void mfd_children_end(struct mfd_children *children);
@@ -257,7 +262,10 @@ enum mfd_leave {
 
 struct mfd_agent {
     int signal_fd;
-    struct rlimit nofile; /* as inherited; programs get it back */
+    struct rlimit nofile;  /* as inherited; programs get it back */
+    uint64_t netns_cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
+    dev_t netns_device;    /* of /proc/self/ns/net, with netns_inode its identity */
+    ino_t netns_inode;
     enum mfd_leave leave;
     bool occupied;  /* something was spawned, and its end is not yet reported */
     uint32_t flags; /* MFD_SETUP_* */

@@ -39,9 +39,11 @@ int mfd_notify_open(struct mfd_notify *notify)
 }
 
 /* mfd_notify_add - serve one more filter; takes the listener over
- * Return: 0; -ENOSPC, and the listener closed, when MFD_LISTENERS_MAX are served. */
+ * Return: 0; -EBADF; -ENOSPC, and the listener closed, when MFD_LISTENERS_MAX are served. */
 int mfd_notify_add(struct mfd_notify *notify, int listener_fd)
 {
+    if (listener_fd < 0)
+        return -EBADF;
     if (notify->n_listeners == MFD_LISTENERS_MAX) {
         (void)close(listener_fd);
         return -ENOSPC;

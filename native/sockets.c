@@ -3,7 +3,8 @@
  * Theory of operation: socket() of a TCP socket is answered with one that the agent makes. It has
  * the agent's network namespace and cgroup, which are the service's, and the identity that the agent
  * creates files with (setfsuid), which is the service's too. Its errors are socket()'s errors, but
- * for the agent's own want of fds: then the program makes its socket itself, and loses nothing.
+ * for the agent's own want of fds: then the program makes its socket itself, and loses nothing. So it
+ * does in a network namespace that it has made for itself.
  *
  * A later call (connect, bind, listen) names the socket by thread and fd number. Taking it up yields
  * a duplicate of the open file: the lease if there is one, else a re-opened one. In either case the
@@ -74,7 +75,8 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
     MFD_CLOSE int fd = -1;
     int added;
 
-    if (call->pid == 0 || !is_tcp(domain, type & SOCK_TYPE_BITS, protocol)) {
+    if (call->pid == 0 || !is_tcp(domain, type & SOCK_TYPE_BITS, protocol) ||
+        !mfd_target_in_netns(call->pid, agent->netns_device, agent->netns_inode)) {
         mfd_answer_continue(agent, call);
         return;
     }
@@ -112,30 +114,34 @@ static int reopen(struct mfd_agent *agent, pid_t pid, int fd, int *ret_fd)
     return mfd_target_open_fd(pid, fd, ret_fd);
 }
 
-/* mfd_socket_take_up - the TCP socket that the target has at fd
+/* mfd_socket_is_idle - is this TCP socket neither connected nor about to be? */
+bool mfd_socket_is_idle(int fd)
+{
+    uint8_t state = TCP_CLOSE; /* the first byte of struct tcp_info */
+    socklen_t size = sizeof(state);
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
+}
+
+/* mfd_socket_take_up - the file that the target has at fd, and what it is
  * Its lease is over afterwards.
- * Return: 0; -EPROTONOSUPPORT when it is something else; -EBADF; -EPERM; -ESRCH; -EMFILE. */
+ * Return: 0; -EBADF; -EPERM; -ESRCH; -EMFILE. */
 int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_socket *ret_socket)
 {
-    MFD_CLOSE int own_fd = -1;
-    bool leased = true;
-    int domain;
+    struct mfd_socket socket = {.fd = -1, .is_tcp = true, .leased = true};
     int error;
 
-    if (mfd_leases_take(&agent->leases, pid, fd, &own_fd, &domain) < 0) {
-        error = reopen(agent, pid, fd, &own_fd);
+    if (mfd_leases_take(&agent->leases, pid, fd, &socket.fd, &socket.domain) < 0) {
+        error = reopen(agent, pid, fd, &socket.fd);
         if (error < 0)
             return error;
-        if (!mfd_socket_is_tcp(own_fd))
-            return -EPROTONOSUPPORT;
-        error = mfd_socket_option(own_fd, SOL_SOCKET, SO_DOMAIN, &domain);
-        if (error < 0)
-            return error;
-        leased = mfd_leases_release_same(&agent->leases, own_fd);
-        agent->stats->adopted += !leased;
+        socket.is_tcp = mfd_socket_is_tcp(socket.fd);
+        if (mfd_socket_option(socket.fd, SOL_SOCKET, SO_DOMAIN, &socket.domain) < 0)
+            socket.domain = -1;
+        socket.leased = mfd_leases_release_same(&agent->leases, socket.fd);
+        agent->stats->adopted += socket.is_tcp && !socket.leased;
     }
-    *ret_socket =
-        (struct mfd_socket){.fd = mfd_take_fd(&own_fd), .domain = domain, .leased = leased};
+    *ret_socket = socket;
     return 0;
 }
 

@@ -32,7 +32,8 @@
 #include "kernel.h"
 #include "meshfd.h"
 
-#define STACK_SIZE (256u << 10) /* execvpe(3) may copy PATH and the argument vector to the stack */
+#define STACK_SIZE (256u << 10) /* execvpe(3) copies PATH and the file's name to the stack */
+#define GUARD_SIZE (64u << 10)  /* below it, never mapped: a page of any size (aarch64: 64 KiB) */
 #define BLOCK_MAX (8u << 20)    /* more than execve(2) takes by default: 2 MiB (ARG_MAX) */
 #define LISTENER_FD_MIN 3
 
@@ -183,10 +184,30 @@ static int take_identity(const struct mfd_program_view *view)
     return 0;
 }
 
+static void pass_over(int signo)
+{
+    (void)signo;
+}
+
+/* A terminal's stop that came since the clone would stop the child here, and with it the agent, which
+ * waits for the exec. It is passed over; exec resets the handlers. */
+static void ignore_stops(void)
+{
+    static const int stops[] = {SIGTSTP, SIGTTIN, SIGTTOU};
+
+    for (size_t i = 0; i < MFD_COUNT(stops); i++) {
+        struct sigaction action;
+
+        if (sigaction(stops[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)
+            (void)signal(stops[i], pass_over);
+    }
+}
+
 static void restore_signals(uint64_t blocked)
 {
     sigset_t mask;
 
+    ignore_stops();
     sigemptyset(&mask);
     for (int signo = 1; signo <= 64; signo++)
         if ((blocked >> (signo - 1)) & 1)
@@ -227,6 +248,22 @@ static int run_child(void *argument)
 
 /* --- in the agent ------------------------------------------------------------------------------------ */
 
+/* Its lowest GUARD_SIZE bytes are out of bounds: the memory is the agent's, and an overflow must not
+ * go on quietly. */
+static char *stack_open(size_t size)
+{
+    char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+
+    if (stack == MAP_FAILED)
+        return NULL;
+    if (mprotect(stack, GUARD_SIZE, PROT_NONE) < 0) {
+        (void)munmap(stack, size);
+        return NULL;
+    }
+    return stack;
+}
+
 /* mfd_spawn - start a program; returns when it has been exec'ed, or failed to be
  * @ret_result: pid and listener_fd (owned by the caller) on success; stage and error else
  * Return: 0 or -errno; @ret_result is written either way. */
@@ -235,24 +272,30 @@ int mfd_spawn(const struct mfd_spawn_request *request, struct mfd_spawn_result *
     struct sock_filter program[MFD_FILTER_MAX];
     struct child child = {.request = request, .result = ret_result};
     char **saved_environ = environ;
-    void *stack;
+    /* a script without an interpreter line: execvpe(3) builds /bin/sh's argument vector there */
+    size_t vector = ((size_t)request->view->program->n_argv + 3) * sizeof(char *);
+    size_t stack_size =
+        (GUARD_SIZE + STACK_SIZE + vector + GUARD_SIZE - 1) & ~(size_t)(GUARD_SIZE - 1);
+    char *stack;
     pid_t pid;
 
     *ret_result = (struct mfd_spawn_result){.listener_fd = -1};
     child.filter.len = (unsigned short)mfd_filter_build(request->features, program);
     child.filter.filter = program;
-    stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
-    if (stack == MAP_FAILED) {
+    stack = stack_open(stack_size);
+    if (stack == NULL) {
         (void)fail_at(&child, MFD_STAGE_CLONE, errno);
         return -ret_result->error;
     }
-    pid = clone(run_child, (char *)stack + STACK_SIZE,
-                CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &child);
+    pid = clone(run_child, stack + stack_size, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD,
+                &child);
     if (pid < 0)
         (void)fail_at(&child, MFD_STAGE_CLONE, errno);
     environ = saved_environ;
-    (void)munmap(stack, STACK_SIZE);
+    (void)munmap(stack, stack_size);
+    /* killed before it could say anything: by somebody's SIGKILL, or for want of memory */
+    if (ret_result->stage == 0 && ret_result->listener_fd < 0)
+        (void)fail_at(&child, MFD_STAGE_CLONE, EINTR);
     if (ret_result->stage != 0) {
         if (pid > 0)
             (void)waitpid(pid, NULL, __WALL);

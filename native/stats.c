@@ -3,8 +3,10 @@
  * The agent writes plain words in a memfd that it alone may write; whoever holds the fd maps it read-only
  * and reads at will. A reader may see one counter a call ahead of another, never a torn word.
  * Source: memfd_create(2). */
+#include <fcntl.h>
 #include <sys/mman.h>
 
+#include "kernel.h"
 #include "meshfd.h"
 
 /* mfd_stats_open - make the page
@@ -20,6 +22,8 @@ int mfd_stats_open(struct mfd_stats **ret_stats, int *ret_fd)
     stats = mmap(NULL, sizeof(*stats), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (stats == MAP_FAILED)
         return -errno;
+    /* our own mapping stays writable; no other can become so (Linux 5.1, else readers are trusted) */
+    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW);
     stats->version = MFD_WIRE_VERSION;
     *ret_stats = stats;
     *ret_fd = mfd_take_fd(&fd);

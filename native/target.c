@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "kernel.h"
@@ -158,6 +159,16 @@ int mfd_target_same_file(pid_t pid, int fd, int own_fd)
     long order = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, (long)own_fd, (long)fd);
 
     return order < 0 ? -errno : order == 0;
+}
+
+/* mfd_target_in_netns - is its network namespace this one? Said no when it cannot be seen. */
+bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode)
+{
+    char path[32];
+    struct stat status;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
+    return stat(path, &status) == 0 && status.st_dev == device && status.st_ino == inode;
 }
 
 /* mfd_target_fd_flags - O_CLOEXEC and the file's status flags, as fdinfo shows them

@@ -128,6 +128,7 @@ struct mfd_listen {
     uint32_t flags; /* MFD_LISTEN_* */
     char name[MFD_NAME_MAX];
 };
+#define MFD_LISTEN_V6ONLY 2 /* IPV6_V6ONLY; without it [::] listens for both families */
 #define MFD_LISTEN_MAPPED 1 /* AF_INET address on an AF_INET6 socket (v4-mapped) */
 
 struct mfd_unlisten {
@@ -231,7 +232,7 @@ struct mfd_stats {
     uint64_t version;
     uint64_t calls;    /* notifications received */
     uint64_t sockets;  /* created for targets */
-    uint64_t connects; /* connect() of TCP sockets that were looked up */
+    uint64_t connects; /* connect() to internet addresses, looked up */
     uint64_t passed;
     uint64_t redirected;
     uint64_t denied;

@@ -4,13 +4,24 @@
  * is answered to a real one the live tests see. */
 #include "agents.h"
 
+/* One that could be connected: only such a one is asked about. */
+static int tcp_socket(void)
+{
+    static int fd = -1;
+
+    if (fd < 0)
+        fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    NEED(fd >= 0);
+    return fd;
+}
+
 static struct mfd_attempt attempt_at(uint64_t received_ns, int listener)
 {
     return (struct mfd_attempt){
         .call = {.listener = listener,
                  .pid = getpid(),
                  .received_ns = received_ns,
-                 .call = {.kind = MFD_CALL_CONNECT, .args = {UINT32_MAX}}},
+                 .call = {.kind = MFD_CALL_CONNECT, .args = {(uint64_t)tcp_socket()}}},
         .asked = address_of("127.66.0.1", 80),
         .rule = 3,
     };

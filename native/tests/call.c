@@ -78,7 +78,7 @@ static void socketcall_reads_its_arguments_once_from_memory(void)
     CHECK_EQ(munmap(low, page), 0);
 }
 
-static void a_target_that_is_gone_is_lost(void)
+static void a_target_out_of_reach_is_the_kernels(void)
 {
     pid_t pid = fork();
 
@@ -86,7 +86,7 @@ static void a_target_that_is_gone_is_lost(void)
     if (pid == 0)
         _exit(0);
     NEED(waitpid(pid, NULL, 0) == pid);
-    CHECK_EQ(socketcall(3, pid, 0x1000).kind, MFD_CALL_LOST);
+    CHECK_EQ(socketcall(3, pid, 0x1000).kind, MFD_CALL_OTHER);
 }
 #endif
 
@@ -95,7 +95,7 @@ int main(void)
     calls_are_named_by_their_number();
 #if defined(__x86_64__)
     socketcall_reads_its_arguments_once_from_memory();
-    a_target_that_is_gone_is_lost();
+    a_target_out_of_reach_is_the_kernels();
 #endif
     return check_result();
 }

@@ -154,7 +154,7 @@ static void blocks_of_other_sizes_are_refused(void)
 
 static int spawn(const struct block *block, const int *stdio, struct mfd_spawn_result *ret_result)
 {
-    static const struct mfd_filter_features features = {.create = true, .bind = true};
+    static const struct mfd_filter_features features = {.create = true};
     MFD_CLOSE int fd = memfd_of(block->bytes, block->size);
     struct mfd_program_view view;
     struct mfd_spawn_request request = {.view = &view, .features = &features, .stdio = stdio};

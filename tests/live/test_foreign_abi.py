@@ -34,6 +34,20 @@ def test_redirected(
     assert processes.run(command).lines == GREETED
 
 
+def test_strict_refuses_socketcall(
+    meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
+) -> None:
+    """A strict service cannot connect through socketcall; directly it can."""
+    meshfd.need()
+    way = meshfd.way(greeter.listening)
+    path = program("abi", "i386")
+    options = (*way.options, "--strict")
+    direct = processes.run(meshfd.exec(path, "direct", *way.words, options=options))
+    assert direct.lines == GREETED
+    call = processes.run(meshfd.exec(path, "call", *way.words, options=options))
+    assert call.lines[0] == "connect: ENOSYS"
+
+
 def test_ways_round(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
     """io_uring and the x32 calls fail with ENOSYS, as where they are not built in."""
     meshfd.need()

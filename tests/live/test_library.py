@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -20,14 +22,13 @@ import meshfd
 from meshfd.events import NoticeKind
 from meshfd.library import EVENTS_MAX
 from tests.support.programs import Programs
-from tests.support.servers import Greeter, port_of
+from tests.support.servers import Greeter, free_port, port_of
 from tests.support.talking import (
     TALKER,
     alive,
     open_fds,
     open_talk,
     running_below,
-    wait_for,
 )
 from tests.support.waiting import DEADLINE_S
 
@@ -37,20 +38,25 @@ FIRST, SECOND = "127.66.0.1", "127.66.0.2"
 SLEEP: Final = ("sleep", "1000")
 N_ASKS_MAX = 256  # MFD_ASKS_MAX, native/meshfd.h
 
-STUBBORN: Final = (
-    sys.executable,
-    "-c",
-    "import signal; signal.signal(15, signal.SIG_IGN); print('up', flush=True); signal.pause()",
-)
+# Says that it was asked to end, and does not.
+STUBBORN: Final = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: print("asked to end", flush=True))
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """See after each test that no process and no fd is left."""
+    gc.collect()
     fds, processes = open_fds(), running_below()
     yield
+    gc.collect()  # a traceback's frames hold the statistics, whose mmap(2) keeps an fd
     assert running_below() <= processes
-    assert open_fds() == fds
+    assert open_fds().items() <= fds.items()
 
 
 @pytest.fixture
@@ -83,12 +89,12 @@ def test_the_example_runs() -> None:
         timeout=DEADLINE_S,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    lines = done.stdout.splitlines()
-    events = [line.partition("(")[0] for line in lines if "pid=" in line]
+    # Two processes write to one pipe: lines may be mixed, what is printed at once is not.
+    events = re.findall(r"(Redirected|Denied|Exited)\(pid=", done.stdout)
     assert events == ["Redirected", "Denied", "Exited"]
-    assert "hello" in lines
-    assert any(line.startswith("<urlopen error") and "No route to host" in line for line in lines)
-    assert lines[-1] == "exit code 0"
+    assert "hello\n" in done.stdout
+    assert "<urlopen error [Errno 113] No route to host>" in done.stdout
+    assert done.stdout.endswith("exit code 0\n")
     assert done.stderr == ""
 
 
@@ -105,7 +111,7 @@ def test_readme_shows_the_example() -> None:
 
 async def test_events_in_order(hello: meshfd.Verdict) -> None:
     """Events come in the order of the calls, and end with the program's end."""
-    routes = [
+    routes: list[meshfd.Route | str] = [
         meshfd.Route(meshfd.Destination(None, 80, 80), hello),
         f"{SECOND}:81=deny=EHOSTUNREACH",
     ]
@@ -436,7 +442,7 @@ async def test_statistics_add_up() -> None:
 
     with Greeter() as server, open_talk() as talk:
         real = port_of(server.listening)
-        routes = [
+        routes: list[meshfd.Route | str] = [
             meshfd.Route(meshfd.parse_route(f"{FIRST}=pass").destination, target_of(server)),
             f"{SECOND}=deny",
             "127.0.0.1=ask",
@@ -484,7 +490,7 @@ async def test_working_dir(tmp_path: Path) -> None:
             ["pwd", "-P"], working_dir=str(tmp_path), stdout=talk.stdout_fd
         ) as program:
             assert await program.wait() == 0
-            assert await talk.line() == str(tmp_path.resolve())
+            assert await talk.line() == str(tmp_path)
 
 
 async def test_standard_files(tmp_path: Path) -> None:
@@ -584,23 +590,26 @@ class CancelAtStep(trio.abc.Instrument):
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count one."""
+        del task  # whose it is does not matter
         self._n_left -= 1
         if self._n_left == 0:
             self._scope.cancel()
 
 
-async def cancelled_at(n_steps: int, use: Callable[[], object]) -> bool:
-    """Run a program and cancel at a step; whether it was before the end."""
+async def cancelled_at(n_steps: int, port: int) -> bool:
+    """Run a program and cancel at a step; whether that was before the end."""
     with trio.CancelScope() as scope:
         instrument = CancelAtStep(scope, n_steps)
         trio.lowlevel.add_instrument(instrument)
         try:
-            routes = [f"{FIRST}:80=deny"]
             async with meshfd.spawn(
-                ["sh", "-c", "exit 3"], routes=routes, listen=["127.0.0.1:0"]
+                ["sh", "-c", "exit 3"],
+                routes=[f"{FIRST}:80=deny"],
+                listen=[f"127.0.0.1:{port}"],
             ) as program:
-                async for _ in program:
-                    pass
+                assert [event async for event in program] == [
+                    meshfd.Exited(program.pid, 3 << 8),
+                ]
                 assert await program.wait() == 3
         finally:
             trio.lowlevel.remove_instrument(instrument)
@@ -609,27 +618,28 @@ async def cancelled_at(n_steps: int, use: Callable[[], object]) -> bool:
 
 async def test_cancellation_in_every_stage() -> None:
     """Cancelled at whichever step, no process and no fd is left."""
-    fds, processes = open_fds(), running_below()
+    fds, processes, port = open_fds(), running_below(), free_port()
     n_steps = 1
-    n_cancelled = 0
-    while n_steps < 200:
-        n_cancelled += await cancelled_at(n_steps, lambda: None)
+    while await cancelled_at(n_steps, port):
+        gc.collect()
         assert running_below() <= processes, f"cancelled at step {n_steps}"
         assert open_fds() == fds, f"cancelled at step {n_steps}"
-        n_steps += 1 if n_steps < 60 else 20
-    assert n_cancelled > 20
+        n_steps += 1
+    assert n_steps > 10
 
 
 async def test_cancellation_kills() -> None:
-    """A program that ignores SIGTERM is killed at once when its context is cancelled."""
-    with open_talk() as talk, trio.CancelScope() as scope:
-        async with meshfd.spawn(STUBBORN, stdout=talk.stdout_fd) as program:
-            assert await talk.line() == "up"
-            started_s = trio.current_time()
-            scope.cancel()
-            await trio.sleep_forever()
-    assert not alive(program.pid)
-    assert trio.current_time() - started_s < 10.0  # SIGKILL, not SIGTERM and stop_timeout_s
+    """A program whose context is cancelled is killed, not asked to end."""
+    with open_talk() as talk:
+        with trio.CancelScope() as scope:
+            async with meshfd.spawn(
+                [sys.executable, "-c", STUBBORN], stdout=talk.stdout_fd
+            ) as program:
+                assert await talk.line() == "up"
+                scope.cancel()
+                await trio.sleep_forever()
+        assert not alive(program.pid)
+        assert talk.unread() == ""
 
 
 async def test_agent_that_is_lost() -> None:
@@ -641,8 +651,7 @@ async def test_agent_that_is_lost() -> None:
         with pytest.raises(meshfd.AgentLostError):
             await program.signal(signal.SIGTERM)
         assert program.statistics().connects == 0
-    try:
-        await wait_for(lambda: not alive(program.pid), "the program's end")
-    finally:
-        if alive(program.pid):
-            os.kill(program.pid, signal.SIGKILL)
+    left = alive(program.pid)
+    if left:
+        os.kill(program.pid, signal.SIGKILL)
+    assert not left

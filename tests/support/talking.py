@@ -7,7 +7,8 @@ and prints HOST and either the server's greeting or the errno's name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -55,6 +56,12 @@ class Talk:
         line, _, self._heard = self._heard.partition(b"\n")
         return line.decode()
 
+    def unread(self) -> str:
+        """Return what has come since the last line."""
+        while select.select([self._hear_fd], [], [], 0)[0]:
+            self._heard += os.read(self._hear_fd, 65536)
+        return self._heard.decode()
+
     def close(self) -> None:
         """Close all four ends."""
         for fd in (self.stdin_fd, self._tell_fd, self._hear_fd, self.stdout_fd):
@@ -71,9 +78,8 @@ def open_talk() -> Iterator[Talk]:
         talk.close()
 
 
-async def wait_for(look: object, what: str) -> None:
+async def wait_for(look: Callable[[], object], what: str) -> None:
     """Look again and again until ``look()`` is true, where there is no event to wait on."""
-    assert callable(look)
     with trio.move_on_after(DEADLINE_S):
         while not look():  # noqa: ASYNC110 -- see above
             await trio.sleep(PAUSE_S)
