@@ -96,13 +96,14 @@ stop_timeout = "1m30s"
 ready = "listen"
 on_exit = "stop-all"
 strict = true
-track = "connect"
+track = "create"
 log = "web.log"
 
 [[service.web.listen]]
 name = "http"
-address = "127.0.0.1:80"
+address = "[::]:80"
 backlog = 128
+v6only = true
 handover = "inject"
 
 [[service.web.listen]]
@@ -151,10 +152,10 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         ready=Ready.LISTEN,
         on_exit=OnExit.STOP_ALL,
         strict=True,
-        track=Track.CONNECT,
+        track=Track.CREATE,
         log=str(tmp_path / "web.log"),
         listen=(
-            ListeningSocket("http", address("127.0.0.1", 80), backlog=128),
+            ListeningSocket("http", address("::", 80), backlog=128, v6only=True),
             ListeningSocket("[::]:81", address("::", 81)),
         ),
         routes=(
@@ -261,6 +262,13 @@ def test_same_port_on_different_addresses(load: Load) -> None:
     )
 
 
+def test_both_families_by_themselves(load: Load) -> None:
+    """An IPv6 socket that is IPv6 only leaves the port to IPv4, whichever comes first."""
+    only = '{ address = "[::]:80", v6only = true }'
+    load(f'[service.a]\ncommand = ["a"]\nlisten = [{{ address = "0.0.0.0:80" }}, {only}]')
+    load(f'[service.a]\ncommand = ["a"]\nlisten = [{only}, {{ address = "127.0.0.1:80" }}]')
+
+
 # One service each, whose text begins in line 3; what is expected follows "a.toml:".
 SERVICE_FAULTS = [
     ('user = ""', "3: service.a.user: expected a user's name, found an empty string"),
@@ -343,6 +351,14 @@ SERVICE_FAULTS = [
     (
         '[[service.a.listen]]\naddress = ":80"\nbacklog = 0',
         "5: service.a.listen[0].backlog: expected a whole number from 1 to 2147483647, found 0",
+    ),
+    (
+        '[[service.a.listen]]\naddress = "0.0.0.0:80"\nv6only = true',
+        "5: service.a.listen[0].v6only: this is for IPv6 addresses; drop it",
+    ),
+    (
+        'listen = [{ address = "[::]:80", v6only = true },\n{ address = "[::1]:80" }]',
+        "4: service.a.listen[1].address: service.a.listen[0].address (a.toml:3) already listens",
     ),
     (
         '[[service.a.listen]]\naddress = ":80"\nhandover = "listen_fds"',

@@ -169,9 +169,7 @@ def show_redirects() -> None:
     print("   What a connection costs (median):")
     print(f"     {virtual_us:6.1f} us  socket() and connect() in the client, redirected")
     print(f"     {direct_us:6.1f} us  the same, to an endpoint's own address")
-    print(
-        f"     {agent_us:6.1f} us  in meshfd's agent per redirected connect(), by its coarse histogram"
-    )
+    print(f"     {agent_us:6.1f} us  in the agent, per redirected connect() (a coarse histogram)")
     print("   After that nothing is in between: the sockets are the programs' own.")
 
 
