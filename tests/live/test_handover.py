@@ -60,7 +60,7 @@ def test_same_as_bare(
     assert under == bare
 
 
-@pytest.mark.parametrize("options", [(), ("--track", "connect"), ("--strict",)])
+@pytest.mark.parametrize("options", [(), ("--track", "create"), ("--strict",)])
 def test_client_before_bind(
     options: tuple[str, ...], meshfd: Meshfd, program: Programs, processes: Processes
 ) -> None:

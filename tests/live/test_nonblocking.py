@@ -18,7 +18,7 @@ def refusing_way(meshfd: Meshfd, port: int) -> Way:
 
 
 @pytest.mark.parametrize("mode", ["accepted", "flags"])
-@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "connect")])
+@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "create")])
 def test_accepted(
     mode: str,
     extra: tuple[str, ...],

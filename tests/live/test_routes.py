@@ -65,7 +65,7 @@ def dial(meshfd: Meshfd, program: Programs, processes: Processes) -> Dialler:
         ":1-100",
     ],
 )
-@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "connect")])
+@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "create")])
 def test_destinations(
     destination: str, extra: tuple[str, ...], dial: Dialler, greeter: Greeter
 ) -> None:
@@ -81,7 +81,7 @@ def test_other_destinations(destination: str, dial: Dialler, greeter: Greeter) -
     assert dial("127.66.0.1", 80, "--route", route) == "ECONNREFUSED"
 
 
-@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "connect")])
+@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "create")])
 def test_unrouted(extra: tuple[str, ...], dial: Dialler, greeter: Greeter) -> None:
     """A program whose destination has no route reaches it."""
     assert dial(*_pair(direct_way(greeter.listening).words), *extra) == "hello"
