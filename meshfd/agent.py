@@ -86,6 +86,7 @@ class Agent:
         self._options = options
         self._channel = channel
         self._send_lock = trio.Lock()
+        self._routes_lock = trio.Lock()
         self._last_seq = 0
         self._waiting: dict[int, tuple[trio.Event, list[Done]]] = {}
         self._lost = False
@@ -110,20 +111,21 @@ class Agent:
             AgentLostError: the agent is gone.
 
         """
-        table = engine.compile_routes(routes)
-        try:
-            fds = (table.table_fd, table.tally_fd)
-            done = await self._request(engine.encode_routes, fds=fds)
-        except BaseException:
-            table.close()
-            raise
-        if done.errno:
-            table.close()
-            raise OSError(done.errno, os.strerror(done.errno))
-        if self._table is not None:
-            self._keep_counts(self._table, table)
-            self._table.close()
-        self._table = table
+        async with self._routes_lock:  # the last to be sent is the one in force
+            table = engine.compile_routes(routes)
+            try:
+                fds = (table.table_fd, table.tally_fd)
+                done = await self._request(engine.encode_routes, fds=fds)
+            except BaseException:
+                table.close()
+                raise
+            if done.errno:
+                table.close()
+                raise OSError(done.errno, os.strerror(done.errno))
+            if self._table is not None:
+                self._keep_counts(self._table, table)
+                self._table.close()
+            self._table = table
 
     async def open_listening(self, listening: ListeningSocket) -> int:
         """Open a listening socket; returns its index.

@@ -15,8 +15,8 @@
  *                         is the second, so when SO_SNDTIMEO ends it, it says EALREADY, not EINPROGRESS.
  *
  * An endpoint that refuses at once (errors of is_refusal) makes room for the next, before anything is
- * answered. Not so when the error was left by an earlier attempt of the program's own
- * (has_error): then connect() is how it asks for it, and it gets it.
+ * answered. A connect() on a socket that is connected, connecting, or has failed to, asks about that
+ * attempt; nothing is decided then, and the kernel tells (take_up).
  *
  *   pass     CONTINUE; in a strict service connected in place to the copied address, so that no
  *            second reading of the program's memory decides anything
@@ -188,8 +188,11 @@ void mfd_connect_pass(struct mfd_agent *agent, const struct mfd_attempt *attempt
 
 /* --- deny, redirect ------------------------------------------------------------------------------------- */
 
-/* Take the socket up for a decision. The kernel's own errors come first: a socket of another protocol, an
- * address of another family, a target that is gone.
+/* Take the socket up for a decision. What the kernel would say before it looks at the address comes
+ * first: a socket of another protocol, an address of another family; a socket that is connected or
+ * connecting, whose connect() is a question about the earlier one (also when a signal has restarted it).
+ * In a strict service such a question is decided like any other, because the socket could become unconnected
+ * before it is asked.
  * Return: whether to decide; the call is answered if not. */
 static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                     struct mfd_socket *ret)
@@ -205,11 +208,11 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
         agent->stats->vanished++;
         return false;
     }
-    if (!ret->is_tcp || ret->domain != attempt->sockaddr.any.sa_family) {
-        as_asked(agent, attempt, ret);
-        return false;
-    }
-    return true;
+    if (ret->is_tcp && ret->domain == attempt->sockaddr.any.sa_family &&
+        (is_strict(agent) || ret->leased || mfd_socket_is_idle(ret->fd)))
+        return true;
+    as_asked(agent, attempt, ret);
+    return false;
 }
 
 static void count_rule(struct mfd_agent *agent, const struct mfd_attempt *attempt)
@@ -222,17 +225,17 @@ static void count_rule(struct mfd_agent *agent, const struct mfd_attempt *attemp
 void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
 {
     struct mfd_socket socket;
+    union mfd_sockaddr peer;
+    socklen_t length = sizeof(peer);
 
     if (!take_up(agent, attempt, &socket))
         return;
-    if (!mfd_socket_is_idle(socket.fd)) { /* EISCONN or EALREADY */
-        as_asked(agent, attempt, &socket);
-        return;
-    }
+    if (getpeername(socket.fd, &peer.any, &length) == 0)
+        error = EISCONN;      /* strict; see take_up */
     mfd_close_at(&socket.fd); /* before the answer, as in connect_in_place() */
-    mfd_answer_error(agent, &attempt->call, -error);
     agent->stats->denied++;
     count_rule(agent, attempt);
+    mfd_answer_error(agent, &attempt->call, -error);
     account(agent, &attempt->call);
     report(agent, attempt, MFD_DENY, NULL, error, 0);
 }
@@ -249,9 +252,10 @@ struct outcome {
     int error;
     int used;          /* candidate that the answer is about; -1: none could be written */
     unsigned attempts; /* connect() calls made */
+    bool is_question;  /* the answer is about an earlier connection, or attempt */
 };
 
-/* An error of an earlier attempt that the program has not been told; poll(2) does not consume it. */
+/* Is there an error that nobody has been told? poll(2) does not consume it. */
 static bool has_error(int fd)
 {
     struct pollfd polled = {.fd = fd};
@@ -270,11 +274,13 @@ static int settle(int fd, const union mfd_sockaddr *sockaddr, socklen_t length, 
     return connect(fd, &sockaddr->any, length) < 0 ? errno : 0;
 }
 
+/* A socket with an error that nobody was told may have failed to connect; then the first connect() here
+ * yields that, and is no refusal of this endpoint. Or it was disconnected (AF_UNSPEC), and connects. */
 static struct outcome try_candidates(const struct mfd_socket *socket,
                                      const struct mfd_candidates *candidates)
 {
     struct outcome outcome = {.error = ENETUNREACH, .used = -1};
-    bool once = candidates->n == 1 || (!socket->leased && has_error(socket->fd));
+    bool untold = !socket->leased && has_error(socket->fd);
 
     for (unsigned i = 0; i < candidates->n; i++) {
         const struct mfd_address *address = candidates->addresses[i];
@@ -288,7 +294,7 @@ static struct outcome try_candidates(const struct mfd_socket *socket,
         outcome.attempts++;
         outcome.used = (int)i;
         outcome.error = connect(socket->fd, &sockaddr.any, length) < 0 ? errno : 0;
-        if (once)
+        if (untold)
             break;
         /* the last one's refusal is the program's own, in the way that it would have got it */
         if (i + 1 < candidates->n)
@@ -296,14 +302,9 @@ static struct outcome try_candidates(const struct mfd_socket *socket,
         if (!is_refusal(outcome.error))
             break;
     }
+    outcome.is_question = outcome.error == EALREADY || outcome.error == EISCONN ||
+                          (untold && is_refusal(outcome.error));
     return outcome;
-}
-
-/* Not a connection, but a question about the one that is made, or was: connect() until EISCONN, or a
- * blocking call that a signal has restarted. */
-static bool is_repeated(const struct outcome *outcome)
-{
-    return outcome->error == EALREADY || outcome->error == EISCONN;
 }
 
 static void count_outcome(struct mfd_agent *agent, const struct mfd_candidates *candidates,
@@ -337,13 +338,15 @@ void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *att
     mode = mode_enter(socket.fd);
     outcome = try_candidates(&socket, candidates);
     blocking = mode_leave(&mode);
-    mfd_close_at(&socket.fd); /* before the answer, as in connect_in_place() */
+    mfd_close_at(&socket.fd);   /* before the answer, as in connect_in_place() */
+    if (!outcome.is_question) { /* before the answer, too: whoever has that may look */
+        count_rule(agent, attempt);
+        count_outcome(agent, candidates, &outcome);
+    }
     answer_attempt(agent, call, blocking, outcome.error);
     account(agent, call);
-    if (is_repeated(&outcome))
+    if (outcome.is_question)
         return;
-    count_rule(agent, attempt);
-    count_outcome(agent, candidates, &outcome);
     if (outcome.used < 0)
         mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
     report(agent, attempt, MFD_REDIRECT,

@@ -13,6 +13,7 @@
  * Source: socket(2), socket(7), pidfd_getfd(2). */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "kernel.h"
@@ -114,13 +115,14 @@ static int reopen(struct mfd_agent *agent, pid_t pid, int fd, int *ret_fd)
     return mfd_target_open_fd(pid, fd, ret_fd);
 }
 
-/* mfd_socket_is_idle - is this TCP socket neither connected nor about to be? */
+/* mfd_socket_is_idle - is this TCP socket neither connected nor about to be?
+ * poll(2) says POLLHUP of such a one, nothing of one that is connecting, POLLOUT of a connected one
+ * (net/ipv4/tcp.c, tcp_poll). */
 bool mfd_socket_is_idle(int fd)
 {
-    uint8_t state = TCP_CLOSE; /* the first byte of struct tcp_info */
-    socklen_t size = sizeof(state);
+    struct pollfd polled = {.fd = fd};
 
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
+    return poll(&polled, 1, 0) == 1 && (polled.revents & POLLHUP) != 0;
 }
 
 /* mfd_socket_take_up - the file that the target has at fd, and what it is

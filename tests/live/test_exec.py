@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import COMMAND, Meshfd, address_of
+from tests.support.command import COMMAND, Meshfd, Way, address_of
 from tests.support.processes import Finished, Processes
+from tests.support.programs import Programs
 from tests.support.servers import Greeter
+from tests.support.waiting import wait_until
 
 SIGNALS = {"TERM": 143, "KILL": 137, "INT": 130, "SEGV": 139, "PIPE": 141}
 
@@ -76,6 +82,15 @@ def test_script_without_interpreter_line(
     assert processes.run(meshfd.exec(path, "word")).out == "word\n"
 
 
+def test_script_with_many_arguments(meshfd: Meshfd, processes: Processes, tmp_path: Path) -> None:
+    """So is one that has 60,000 arguments."""
+    path = tmp_path / "script"
+    path.write_text('echo "$# $1 ${60000}"\n')
+    path.chmod(0o755)
+    done = processes.run(meshfd.exec(path, *map(str, range(60_000))))
+    assert (done.out, done.err) == ("60000 0 59999\n", "")
+
+
 def test_arguments(meshfd: Meshfd, processes: Processes) -> None:
     """The command's arguments arrive as they were given, whatever they look like."""
     words = ["--route", "--", "", " ", "a b", "$HOME", "-x", "é", "not text: \udcff"]
@@ -126,6 +141,67 @@ def test_listen_address_taken(meshfd: Meshfd, processes: Processes, greeter: Gre
     line = one_line(done)
     assert address in line
     assert "in use" in line
+
+
+def twice(program: Programs, way: Way) -> tuple[str, ...]:
+    """Return a command that connects twice, each of which is logged, and ends with status 7."""
+    dial = shlex.join([str(program("dial")), *way.words])
+    return "sh", "-c", f"{dial}; {dial}; exit 7"
+
+
+GREETED_TWICE = ["connect: 0", "greeting: hello"] * 2
+
+
+def test_log_that_is_full(
+    meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
+) -> None:
+    """A log that cannot be written is given up, in one line; the command runs on to its own end."""
+    way = meshfd.way(greeter.listening)
+    options = (*way.options, "--log", "/dev/full")
+    done = processes.run(meshfd.exec(*twice(program, way), options=options))
+    assert (done.code, done.lines) == (7, GREETED_TWICE)
+    assert len(done.err.splitlines()) == 1, done.err
+    assert "log" in done.err
+
+
+def test_log_that_nobody_reads(
+    meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
+) -> None:
+    """So it is when the log is standard error, a pipe whose reader has gone."""
+    way = meshfd.way(greeter.listening)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = processes.run(
+            meshfd.exec(*twice(program, way), options=(*way.options, "--log", "-")), stderr=theirs
+        )
+    finally:
+        os.close(theirs)
+    assert (done.code, done.lines) == (7, GREETED_TWICE)
+
+
+# Prints its parent's pid, which is the agent's; ends when it is told to, and says so.
+OBEDIENT = """
+import os, signal, sys
+def end(*_):
+    print("told to end", flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, end)
+print(os.getppid(), flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_killed_agent(meshfd: Meshfd, processes: Processes) -> None:
+    """When the agent is killed the command is told to end: 125, and one line."""
+    running = processes.start(meshfd.exec(sys.executable, "-c", OBEDIENT))
+    os.kill(int(running.line()), signal.SIGKILL)
+    done = running.finish()
+    assert (done.code, done.out) == (125, "told to end\n")
+    assert len(done.err.splitlines()) == 1, done.err
+    assert "agent" in done.err
+    wait_until(lambda: not processes.running(), "the end of the command")
 
 
 def test_meshfd_in_meshfd(meshfd: Meshfd, processes: Processes) -> None:

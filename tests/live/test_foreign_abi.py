@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 
-from tests.support.command import Meshfd
+from tests.support.command import Meshfd, direct_way
+from tests.support.need import require
 from tests.support.processes import Processes
 from tests.support.programs import Programs
 from tests.support.servers import Greeter
@@ -12,10 +15,18 @@ from tests.support.servers import Greeter
 GREETED = ["connect: 0", "greeting: hello"]
 
 
+def need_gate(program: Programs, processes: Processes) -> None:
+    """Skip where an x86-64 program has no int 0x80 (another machine, or a kernel without i386)."""
+    if platform.machine() != "x86_64":
+        pytest.skip("int 0x80 is x86's")
+    done = processes.run([program("abi"), "gate", "127.66.0.1", "80"])
+    require(done.lines == ["connect: ECONNREFUSED"], "the kernel has no i386 entry")
+
+
 @pytest.mark.parametrize("track", ["create", "connect"])
 @pytest.mark.parametrize(
     ("variant", "mode"),
-    [("", "direct"), ("static", "direct"), ("i386", "direct"), ("i386", "call")],
+    [("", "direct"), ("static", "direct"), ("i386", "direct"), ("i386", "call"), ("", "gate")],
 )
 def test_redirected(
     variant: str,
@@ -26,7 +37,9 @@ def test_redirected(
     processes: Processes,
     greeter: Greeter,
 ) -> None:
-    """Static and i386 programs are redirected, socketcall included."""
+    """Static and i386 programs are redirected, socketcall and int 0x80 included."""
+    if mode == "gate":
+        need_gate(program, processes)
     way = meshfd.way(greeter.listening)
     command = meshfd.exec(
         program("abi", variant), mode, *way.words, options=(*way.options, "--track", track)
@@ -46,6 +59,22 @@ def test_strict_refuses_socketcall(
     assert direct.lines == GREETED
     call = processes.run(meshfd.exec(path, "call", *way.words, options=options))
     assert call.lines[0] == "connect: ENOSYS"
+
+
+def test_strict_gate(
+    meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
+) -> None:
+    """Through int 0x80 an x86-64 program gets no further; socketcall is not there."""
+    meshfd.need()
+    need_gate(program, processes)
+    host, port = direct_way(greeter.listening).words
+    options = ("--strict", "--deny", f"{host}:{port}")
+    seen = [
+        processes.run(meshfd.exec(program("abi"), mode, host, port, options=options)).lines
+        for mode in ("gate", "gate-call")
+    ]
+    assert seen == [["connect: ECONNREFUSED"], ["connect: ENOSYS"]]
+    assert greeter.n_greeted == 0
 
 
 def test_ways_round(meshfd: Meshfd, program: Programs, processes: Processes) -> None:

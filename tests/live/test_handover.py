@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import Meshfd, Word, written
+from tests.support.command import COMMAND, Meshfd, Word, written
 from tests.support.ordinary_user import as_ordinary_user
 from tests.support.processes import Processes, Program
 from tests.support.programs import Programs
@@ -223,6 +227,129 @@ def test_again(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
         running.tell()
         assert read_all(client) == b"hello\n"
     assert running.finish().code == 0
+
+
+def test_background(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """A daemon that has gone into the background serves on, and alone holds its socket."""
+    meshfd.need()
+    port = free_port()
+    done = processes.run(
+        meshfd.exec(
+            program("background"),
+            "127.0.0.1",
+            str(port),
+            options=("--listen", f"127.0.0.1:{port}"),
+        )
+    )
+    assert (done.code, done.err) == (0, "")
+    with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as client:
+        client.sendall(b"?")
+        assert read_all(client) == b"hello\n"
+    with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as client:
+        client.sendall(b"q")
+        assert client.recv(64) == b"closed\n"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+    wait_until(lambda: not processes.running(), "the end of the daemon and its agent")
+
+
+# Waits for a line on the fifo if there is one, and binds the port on each of HOSTS. To a client it
+# says the host and whether bind() has given it a socket that listens.
+DAEMON = """
+import selectors, socket, sys
+port, fifo, *hosts = sys.argv[1:]
+if fifo:
+    open(fifo).readline()
+waiting = selectors.DefaultSelector()
+for host in hosts:
+    one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in host:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    one.bind((host, int(port)))
+    handed = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    one.listen()
+    waiting.register(one, selectors.EVENT_READ, f"{host} {handed}\\n".encode())
+while True:
+    for key, _ in waiting.select():
+        with key.fileobj.accept()[0] as client:
+            client.sendall(key.data)
+"""
+
+
+class Run:
+    """`meshfd run` with one service "d", which is DAEMON."""
+
+    def __init__(self, directory: Path, processes: Processes, *words: str) -> None:
+        """Prepare a run in ``directory``; ``words`` are the daemon's."""
+        self._file = directory / "d.toml"
+        self._service = (
+            f"[service.d]\ncommand = {json.dumps([sys.executable, '-c', DAEMON, *words])}\n"
+        )
+        self._processes = processes
+        self._environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+
+    def configure(self, *listen: str) -> None:
+        """Write the configuration; ``listen``: the keys of each listening socket."""
+        tables = [f"[[service.d.listen]]\n{keys}\n" for keys in listen]
+        self._file.write_text("\n".join([self._service, *tables]))
+
+    def command(self, *words: str) -> Program:
+        """Start a command of meshfd's."""
+        return self._processes.start([*COMMAND, *words], env=self._environment)
+
+    def start(self) -> Program:
+        """Start `meshfd run`; returns when it can be asked for its status."""
+        running = self.command("run", str(self._file))
+
+        def is_up() -> bool:
+            if running.popen.poll() is not None:
+                running.give_up("meshfd run has ended")
+            return self.command("status").finish().code == 0
+
+        wait_until(is_up, "the control socket")
+        return running
+
+    def main_pid(self) -> int:
+        """Return the daemon's pid."""
+        done = self.command("status", "--json").finish()
+        return int(json.loads(done.out)["services"][0]["pid"])
+
+
+def test_v6only(meshfd: Meshfd, tmp_path: Path, processes: Processes) -> None:
+    """A daemon that binds 0.0.0.0 and [::] apart, on one port, receives a socket for each."""
+    meshfd.need()
+    port = free_port(socket.AF_INET6, "::")  # dual stack: free in both
+    run = Run(tmp_path, processes, str(port), "", "0.0.0.0", "::")
+    run.configure(f'address = "0.0.0.0:{port}"', f'address = "[::]:{port}"\nv6only = true')
+    running = run.start()
+    for client, host in (("127.0.0.1", "0.0.0.0"), ("::1", "::")):
+        with socket.create_connection((client, port), DEADLINE_S) as connection:
+            assert read_all(connection) == f"{host} 1\n".encode()
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+
+
+def test_first_listening_socket_of_a_running_service(
+    meshfd: Meshfd, tmp_path: Path, processes: Processes
+) -> None:
+    """A listening socket that a reload adds is handed to a program that ran before it."""
+    meshfd.need()
+    fifo, port = tmp_path / "fifo", free_port()
+    os.mkfifo(fifo)
+    run = Run(tmp_path, processes, str(port), str(fifo), "127.0.0.1")
+    run.configure()
+    running = run.start()
+    before = wait_until(run.main_pid, "the daemon")
+    run.configure(f'address = "127.0.0.1:{port}"')
+    reload = run.command("reload").finish()
+    assert reload.code == 0, reload.err
+    with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as early:
+        fifo.write_text("go\n")
+        assert read_all(early) == b"127.0.0.1 1\n"
+    assert run.main_pid() == before
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
 
 
 def test_ordinary_user(meshfd: Meshfd, program: Programs, processes: Processes) -> None:

@@ -22,7 +22,7 @@ import meshfd
 from meshfd.events import NoticeKind
 from meshfd.library import EVENTS_MAX
 from tests.support.programs import Programs
-from tests.support.servers import Greeter, free_port, port_of
+from tests.support.servers import Greeter, SilentServer, free_port, port_of
 from tests.support.talking import (
     TALKER,
     alive,
@@ -264,6 +264,111 @@ async def test_slow_decision_holds_up_its_own_call_alone(hello: meshfd.Verdict) 
             assert program.statistics().asks == 1
             release.set()
             assert await talk.line() == f"{SECOND} hello"
+
+
+# Connects to HOST PORT again and again until that is done, and prints how each call ended.
+UNTIL_CONNECTED: Final = """
+import errno, select, socket, sys
+with socket.socket() as one:
+    one.setblocking(False)
+    said = []
+    while not said or said[-1] != "EISCONN":
+        said.append(errno.errorcode.get(one.connect_ex((sys.argv[1], int(sys.argv[2]))), "0"))
+        select.select([], [one], [])
+print(*said)
+"""
+
+
+@pytest.mark.parametrize("ask", [True, False])
+async def test_repeated_connect(ask: bool, hello: meshfd.Verdict) -> None:
+    """A connect() that is repeated until EISCONN is one: asked about once, and reported once."""
+    calls: list[str] = []
+
+    async def decide(call: meshfd.Call) -> meshfd.Verdict:
+        calls.append(str(call.asked))
+        return hello
+
+    route = meshfd.Route(meshfd.Destination(None), hello)
+    with open_talk() as talk:
+        async with meshfd.spawn(
+            [sys.executable, "-c", UNTIL_CONNECTED, FIRST, "80"],
+            routes=[] if ask else [route],
+            decide=decide if ask else None,
+            stdout=talk.stdout_fd,
+        ) as program:
+            assert await talk.line() == "EINPROGRESS 0 EISCONN"
+            events = [event async for event in program]
+    assert [type(event) for event in events] == [meshfd.Redirected, meshfd.Exited]
+    assert program.statistics().redirected == 1
+    assert calls == ([f"{FIRST}:80"] if ask else [])
+
+
+async def test_restarted_connect(program: Programs) -> None:
+    """A blocking connect() that a signal restarts is asked about once."""
+    calls: list[str] = []
+    with SilentServer() as server, open_talk() as talk:
+
+        async def decide(call: meshfd.Call) -> meshfd.Verdict:
+            calls.append(str(call.asked))
+            return meshfd.parse_target(f"127.0.0.1:{port_of(server.listening)}")
+
+        async with meshfd.spawn(
+            [str(program("waits")), "restart", FIRST, "80"], decide=decide, stdout=talk.stdout_fd
+        ) as running:
+            assert (await talk.line()).startswith("pid: ")
+            await trio.to_thread.run_sync(server.wait_for_caller)
+            await running.signal(signal.SIGUSR1)
+            assert await talk.line() == "handled"
+            server.answer()
+            assert await talk.line() == "connect: 0"
+            assert await running.wait() == 0
+    assert calls == [f"{FIRST}:80"]
+
+
+async def test_udp_is_not_asked_about() -> None:
+    """connect() of a UDP socket passes without a question."""
+    calls: list[meshfd.Call] = []
+
+    async def decide(call: meshfd.Call) -> meshfd.Verdict:
+        calls.append(call)
+        return meshfd.Deny(errno.EACCES)
+
+    code = (
+        "import socket\n"
+        "one = socket.socket(type=socket.SOCK_DGRAM)\n"
+        f"one.connect(({FIRST!r}, 80))\n"
+        "print(*one.getpeername())\n"
+    )
+    with open_talk() as talk:
+        async with meshfd.spawn(
+            [sys.executable, "-c", code], decide=decide, stdout=talk.stdout_fd
+        ) as program:
+            assert await talk.line() == f"{FIRST} 80"
+            assert await program.wait() == 0
+    assert calls == []
+
+
+async def test_decide_that_says_nothing() -> None:
+    """What is no verdict is a mistake of the caller's: TypeError ends the context."""
+
+    async def decide(call: meshfd.Call) -> meshfd.Verdict:
+        return None  # type: ignore[return-value] # the mistake
+
+    with open_talk() as talk:
+        talk.tell(f"{FIRST} 80")
+        with pytest.raises(TypeError, match="None"):
+            async with meshfd.spawn(
+                TALK, decide=decide, stdin=talk.stdin_fd, stdout=talk.stdout_fd
+            ) as program:
+                await program.wait()
+    assert not alive(program.pid)
+
+
+async def test_ask_without_decide() -> None:
+    """A route that asks nobody is refused before anything is started."""
+    with pytest.raises(ValueError, match="decide"):
+        async with meshfd.spawn(SLEEP, routes=[f"{FIRST}:80=ask"]):
+            pytest.fail("it ran")
 
 
 class OddError(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.command import Meshfd, address_of, direct_way
+from tests.support.command import Meshfd, address_of, direct_way, written
 from tests.support.ordinary_user import as_ordinary_user
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -123,6 +123,28 @@ def test_pass_and_deny(dial: Dialler, greeter: Greeter) -> None:
 def test_deny(name: str, extra: tuple[str, ...], dial: Dialler) -> None:
     """A denied connection fails with the errno that was chosen."""
     assert dial("127.66.0.1", 80, "--route", f"127.66.0.1:80=deny={name}", *extra) == name
+
+
+@pytest.mark.parametrize(
+    ("server", "host", "mode"),
+    [
+        pytest.param("127.0.0.1", "0.0.0.0", "", id="v4"),
+        pytest.param("127.0.0.1", "0.0.0.0", "mapped", id="mapped"),
+        pytest.param("::1", "::", "", id="v6"),
+        pytest.param("::1", "::", "v6only", id="v6only"),
+    ],
+)
+@pytest.mark.parametrize("extra", [(), ("--strict",)])
+def test_wildcard_is_this_host(
+    server: str, host: str, mode: str, extra: tuple[str, ...], dial: Dialler
+) -> None:
+    """Who connects to the wildcard address means this host: routes about that decide."""
+    with Greeter(family=socket.AF_INET6 if ":" in server else socket.AF_INET) as there:
+        port = port_of(there.listening)
+        assert dial(host, port, *extra, mode=mode) == "hello"
+        denied = ("--deny", written(server, port))
+        assert dial(host, port, *denied, *extra, mode=mode) == "ECONNREFUSED"
+    assert there.n_greeted == 1
 
 
 @pytest.mark.parametrize("mode", ["accepted", "flags"])

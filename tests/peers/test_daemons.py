@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -33,7 +34,7 @@ command = {command}
 restart = "always"
 backoff = {{ first = "1ms", last = "1ms" }}
 stop_signal = "{stop_signal}"
-ready = "{ready}"
+ready = "listen"
 log = "daemon.log"
 
 [[service.d.listen]]
@@ -103,7 +104,6 @@ class Supervised:
             SERVICE.format(
                 command=f"[{words}]",
                 stop_signal=daemon.stop_signal,
-                ready=daemon.ready,
                 port=daemon.port,
             )
         )
@@ -146,6 +146,12 @@ class Supervised:
         agents = children_of(self.meshfd.pid)
         return next((pid for agent in agents for pid in children_of(agent)), 0)
 
+    def is_ready(self) -> bool:
+        """Whether meshfd says that the daemon is ready."""
+        done = self._start("status", "--json").finish()
+        assert done.code == 0, done.err
+        return bool(json.loads(done.out)["services"][0]["ready"])
+
     def stop(self) -> None:
         """Stop meshfd, and with it the daemon."""
         self.meshfd.signal(signal.SIGTERM)
@@ -185,6 +191,17 @@ def check(load: Load, *, n_ends: int, graceful: bool) -> None:
     assert outcome.lost == 0, outcome
     assert outcome.served > 0, outcome
     assert outcome.cut <= (0 if graceful else n_ends * N_CLIENTS), outcome
+
+
+@all_daemons()
+def test_ready(daemon: Daemon, supervised: Supervised) -> None:
+    """It counts as ready once it listens.
+
+    That includes haproxy, which asks for SO_ACCEPTCONN first, and does not call listen() on a
+    socket that is listening already.
+    """
+    assert ask_once(daemon.port, daemon.exchange)
+    wait_until(supervised.is_ready, "the daemon's readiness")
 
 
 @all_daemons()

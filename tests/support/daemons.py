@@ -47,8 +47,7 @@ frontend all
 class Daemon:
     """A daemon that is to listen on 127.0.0.1:``port``.
 
-    ``graceful``: its stop signal makes it finish what it has accepted. ``ready``: haproxy asks for
-    SO_ACCEPTCONN first, and does not call listen() on a socket that is listening already.
+    ``graceful``: its stop signal makes it finish what it has accepted.
     """
 
     port: int
@@ -56,7 +55,6 @@ class Daemon:
     exchange: Exchange
     stop_signal: str = "SIGTERM"
     graceful: bool = False
-    ready: str = "listen"
 
 
 def nginx(port: int, directory: Path, builds: Builds) -> Daemon:
@@ -80,7 +78,7 @@ def haproxy(port: int, directory: Path, builds: Builds) -> Daemon:
     configuration = directory / "haproxy.cfg"
     configuration.write_text(HAPROXY.format(port=port))
     command = [require_tool("haproxy"), "-db", "-f", str(configuration)]
-    return Daemon(port, command, exchange_http, "SIGUSR1", graceful=True, ready="exec")
+    return Daemon(port, command, exchange_http, "SIGUSR1", graceful=True)
 
 
 def memcached(port: int, directory: Path, builds: Builds) -> Daemon:

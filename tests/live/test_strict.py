@@ -1,0 +1,56 @@
+"""A strict service: what was denied is not reached, however fast a second thread is."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.support.command import Meshfd, address_of
+from tests.support.processes import Processes
+from tests.support.programs import Programs
+from tests.support.servers import listening_socket, port_of
+
+N_TRIES = {"address": 100_000, "file": 20_000}
+N_TRIES_QUICK = {"address": 10_000, "file": 5_000}
+
+# What can be seen when both threads had their turns.
+SEEN = {
+    "address": ["connected: some", "refused: some"],
+    "file": ["connected: none", "refused: some"],
+}
+
+
+def accepts_somebody(listening: socket.socket) -> bool:
+    """Whether anybody has connected; also one who has gone again."""
+    listening.setblocking(False)
+    try:
+        listening.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("mode", SEEN)
+@pytest.mark.parametrize("track", ["create", "connect"])
+def test_denied_is_not_reached(
+    mode: str,
+    track: str,
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    quick: bool,
+) -> None:
+    """A denied server is not reached while a thread rewrites the address, or replaces the fd."""
+    meshfd.need()
+    n_tries = (N_TRIES_QUICK if quick else N_TRIES)[mode]
+    allowed = int(processes.start([program("sink")]).value("port"))
+    with listening_socket() as denied:
+        ports = str(allowed), str(port_of(denied))
+        options = ("--strict", "--track", track, "--deny", address_of(denied))
+        done = processes.run(
+            meshfd.exec(program("rewriting"), mode, str(n_tries), *ports, options=options)
+        )
+        assert done.code == 0, done.err
+        assert not accepts_somebody(denied)
+    assert done.lines == SEEN[mode]
