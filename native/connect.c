@@ -387,25 +387,52 @@ static void choose_candidates(struct mfd_agent *agent, uint32_t index, struct mf
     }
 }
 
-/* To the kernel a connect() to the wildcard is one to this host (net/ipv4/route.c, net/ipv6/tcp_ipv6.c). */
-static struct mfd_address meant(const struct mfd_address *asked)
+/* The address that the target's socket is bound to; the wildcard when it is not, or out of reach. */
+static void local_address(const struct mfd_notification *call, struct mfd_address *ret)
 {
-    struct mfd_address address = *asked;
+    union mfd_sockaddr sockaddr;
+    socklen_t length = sizeof(sockaddr);
+    MFD_CLOSE int fd = -1;
 
-    if (!mfd_address_is_wildcard(asked))
-        return address;
-    if (asked->family == AF_INET)
-        address.bytes[0] = 127;
-    address.bytes[asked->family == AF_INET ? 3 : 15] = 1;
-    return address;
+    if (mfd_target_open_fd(call->pid, fd_of(call), &fd) < 0 ||
+        getsockname(fd, &sockaddr.any, &length) < 0 ||
+        mfd_address_parse(&sockaddr, length, ret) < 0)
+        *ret = (struct mfd_address){0};
+}
+
+/* Where a connect() to the wildcard goes: on IPv4 to the address that the socket is bound to, else to
+ * this host's own (net/ipv4/route.c, ip_route_output_key_hash_rcu; net/ipv6/tcp_ipv6.c,
+ * tcp_v6_connect). In a strict service it is also what the socket is then connected to, so that a socket that is
+ * put at the fd meanwhile is not taken elsewhere. */
+static void resolve_wildcard(struct mfd_agent *agent, struct mfd_attempt *attempt,
+                             struct mfd_address *address)
+{
+    const int domain = attempt->sockaddr.any.sa_family;
+    struct mfd_address local;
+    bool mapped;
+
+    local_address(&attempt->call, &local);
+    mapped = local.family == AF_INET;
+    if (address->family == AF_INET && mapped && !mfd_address_is_wildcard(&local)) {
+        memcpy(address->bytes, local.bytes, sizeof(address->bytes));
+    } else if (address->family == AF_INET || mapped) {
+        address->family = AF_INET;
+        memcpy(address->bytes, (const uint8_t[16]){127, 0, 0, 1}, sizeof(address->bytes));
+    } else {
+        address->bytes[15] = 1;
+    }
+    if (is_strict(agent))
+        (void)mfd_address_format(address, domain, &attempt->sockaddr, &attempt->length);
 }
 
 static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
 {
-    const struct mfd_address address = meant(&attempt->asked);
+    struct mfd_address address = attempt->asked;
     struct mfd_candidates candidates;
     struct mfd_match match;
 
+    if (mfd_address_is_wildcard(&address))
+        resolve_wildcard(agent, attempt, &address);
     mfd_routes_find(agent->table, &address, &match);
     attempt->rule = match.rule;
     switch (match.verdict) {

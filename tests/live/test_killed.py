@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support.command import Meshfd
+from tests.support.need import require_root
 from tests.support.processes import Processes, Program
 from tests.support.programs import Programs
 from tests.support.servers import Greeter, SilentServer
@@ -75,6 +76,7 @@ def test_nothing_is_left(
     meshfd: Meshfd, program: Programs, processes: Processes, quick: bool
 ) -> None:
     """100,000 connections leave no fd and no memory behind in the agent."""
+    require_root()  # an agent's fds are out of an ordinary user's sight
     meshfd.need()
     n_connects = N_CONNECTS_QUICK if quick else N_CONNECTS
     sink = processes.start([program("sink")])
@@ -99,6 +101,7 @@ def test_nothing_is_left_by_the_unused(
     meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
 ) -> None:
     """Sockets that are made and never used are let go of, whether closed or kept."""
+    require_root()  # an agent's fds are out of an ordinary user's sight
     meshfd.need()
     code = (
         "import os, socket, sys\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -145,6 +146,47 @@ def test_wildcard_is_this_host(
         denied = ("--deny", written(server, port))
         assert dial(host, port, *denied, *extra, mode=mode) == "ECONNREFUSED"
     assert there.n_greeted == 1
+
+
+# Bound to the second address, it connects to the third, and the kernel takes it to the first.
+BOUND = """
+import errno, socket, sys
+family, bound, asked, port = sys.argv[1:]
+with socket.socket(int(family)) as client:
+    client.bind((bound, 0))
+    code = client.connect_ex((asked, int(port)))
+    print(errno.errorcode.get(code, code))
+"""
+
+
+@pytest.mark.parametrize("extra", [(), ("--strict",)])
+@pytest.mark.parametrize(
+    ("meant", "family", "bound", "asked"),
+    [
+        ("127.0.0.5", socket.AF_INET, "127.0.0.5", "0.0.0.0"),
+        ("127.0.0.5", socket.AF_INET6, "::ffff:127.0.0.5", "::ffff:0.0.0.0"),
+        ("127.0.0.1", socket.AF_INET6, "::ffff:127.0.0.5", "::"),
+    ],
+)
+def test_wildcard_of_a_bound_socket(
+    meant: str,
+    family: int,
+    bound: str,
+    asked: str,
+    extra: tuple[str, ...],
+    meshfd: Meshfd,
+    processes: Processes,
+) -> None:
+    """A socket that is bound means another address by the wildcard; routes about that decide."""
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        port = port_of(server)
+        words = [sys.executable, "-c", BOUND, str(int(family)), bound, asked, str(port)]
+        denied = ("--deny", f"{meant}:{port}")
+        elsewhere = ("--deny", f"127.0.0.9:{port}", "--deny", f"[::1]:{port}")
+        assert processes.run(words).lines == ["0"]
+        assert processes.run(meshfd.exec(*words, options=(*extra, *elsewhere))).lines == ["0"]
+        under = processes.run(meshfd.exec(*words, options=(*extra, *denied)))
+        assert under.lines == ["ECONNREFUSED"]
 
 
 @pytest.mark.parametrize("mode", ["accepted", "flags"])
