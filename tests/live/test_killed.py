@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.command import Meshfd
 from tests.support.need import require_root
 from tests.support.processes import Processes, Program
@@ -72,15 +74,17 @@ def _round(hammer: Program) -> None:
     assert hammer.line() == "done"
 
 
+@pytest.mark.parametrize("track", ["create", "connect"])
 def test_nothing_is_left(
-    meshfd: Meshfd, program: Programs, processes: Processes, quick: bool
+    track: str, meshfd: Meshfd, program: Programs, processes: Processes, quick: bool
 ) -> None:
     """100,000 connections leave no fd and no memory behind in the agent."""
     require_root()  # an agent's fds are out of an ordinary user's sight
     meshfd.need()
     n_connects = N_CONNECTS_QUICK if quick else N_CONNECTS
     sink = processes.start([program("sink")])
-    route = ("--route", f"127.66.0.1:80=127.0.0.1:{sink.value('port')}")
+    there = f"127.0.0.1:{sink.value('port')}"
+    route = ("--route", f"127.66.0.1:80={there}", "--track", track)
     hammer = processes.start(
         meshfd.exec(program("hammer"), "127.66.0.1", "80", str(N_WARM_UP), options=route)
     )
@@ -112,7 +116,8 @@ def test_nothing_is_left_by_the_unused(
         "print('made', flush=True)\n"
         "sys.stdin.readline()\n"
     )
-    running = processes.start(meshfd.exec(sys.executable, "-c", code))
+    create = ("--track", "create")
+    running = processes.start(meshfd.exec(sys.executable, "-c", code, options=create))
     agent = int(running.line())
     before = _held(agent)
     running.tell()
