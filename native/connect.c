@@ -409,6 +409,7 @@ static void resolve_wildcard(struct mfd_agent *agent, struct mfd_attempt *attemp
 {
     const int domain = attempt->sockaddr.any.sa_family;
     struct mfd_address local;
+    socklen_t ignored; /* the length stays the program's: the kernel judges it */
     bool mapped;
 
     local_address(&attempt->call, &local);
@@ -422,7 +423,7 @@ static void resolve_wildcard(struct mfd_agent *agent, struct mfd_attempt *attemp
         address->bytes[15] = 1;
     }
     if (is_strict(agent))
-        (void)mfd_address_format(address, domain, &attempt->sockaddr, &attempt->length);
+        (void)mfd_address_format(address, domain, &attempt->sockaddr, &ignored);
 }
 
 static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
