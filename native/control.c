@@ -267,8 +267,8 @@ static void let_go_of_inherited(void)
     (void)closedir(fds);
 }
 
-/* Sockets are made under this identity from now on: it decides their uid (kernel-facts of socket(2):
- * a socket belongs to its creator's fsuid), and nothing else that the agent does. */
+/* Sockets are made under this identity from now on: a socket belongs to its creator's fsuid
+ * (net/socket.c, sock_alloc). It decides nothing else that the agent does. */
 static void take_fs_identity(const struct mfd_program *program)
 {
     if (program->gid != MFD_ANY)
