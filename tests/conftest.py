@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.builds import Builds
 from tests.support.command import Meshfd, find_meshfd
@@ -20,6 +21,16 @@ from tests.support.netns import enter_private_network
 from tests.support.processes import Processes, adopt_orphans
 from tests.support.programs import Programs
 from tests.support.servers import Greeter, HttpServer, SilentServer
+
+# No test judges by a clock: not how long an example takes, nor how long it takes to make one. In CI
+# every run tries the same examples; elsewhere they vary, and what fails is remembered.
+settings.register_profile(
+    "meshfd",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
+settings.load_profile("meshfd")
 
 
 def pytest_configure(config: pytest.Config) -> None:

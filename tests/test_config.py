@@ -689,7 +689,9 @@ def test_broken_upstream_is_known(faults: Faults) -> None:
 dependency_graphs = st.dictionaries(
     st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=3), min_size=1
 )
-patient = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+patient = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @patient
