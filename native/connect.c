@@ -55,13 +55,19 @@ static int fd_of(const struct mfd_notification *call)
     return (int)call->call.args[0];
 }
 
-static void account(struct mfd_agent *agent, const struct mfd_notification *call)
+/* The time until now, just before the answer: with it the target may run on our CPU at once.
+ * Return: nanoseconds. */
+static uint64_t account(struct mfd_agent *agent, const struct mfd_notification *call)
 {
-    mfd_stats_time(agent->stats->connect_ns, mfd_now_ns() - call->received_ns);
+    uint64_t nanoseconds = mfd_now_ns() - call->received_ns;
+
+    mfd_stats_time(agent->stats->connect_ns, nanoseconds);
+    return nanoseconds;
 }
 
 static void report(struct mfd_agent *agent, const struct mfd_attempt *attempt, uint32_t verdict,
-                   const struct mfd_address *given, int error, unsigned attempts)
+                   const struct mfd_address *given, int error, unsigned attempts,
+                   uint64_t nanoseconds)
 {
     struct mfd_decided message = {
         .pid = (uint32_t)attempt->call.pid,
@@ -69,12 +75,12 @@ static void report(struct mfd_agent *agent, const struct mfd_attempt *attempt, u
         .rule = attempt->rule,
         .error = (uint32_t)error,
         .attempts = attempts,
+        .nanoseconds = (uint32_t)nanoseconds,
         .asked = attempt->asked,
     };
 
     if ((agent->flags & MFD_SETUP_EVENTS) == 0)
         return;
-    message.nanoseconds = (uint32_t)(mfd_now_ns() - attempt->call.received_ns);
     if (given != NULL)
         message.given = *given;
     if (mfd_control_report(agent, &message, MFD_MSG_DECIDED, sizeof(message)) < 0)
@@ -227,6 +233,7 @@ void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt
     struct mfd_socket socket;
     union mfd_sockaddr peer;
     socklen_t length = sizeof(peer);
+    uint64_t nanoseconds;
 
     if (!take_up(agent, attempt, &socket))
         return;
@@ -235,9 +242,9 @@ void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt
     mfd_close_at(&socket.fd); /* before the answer, as in connect_in_place() */
     agent->stats->denied++;
     count_rule(agent, attempt);
+    nanoseconds = account(agent, &attempt->call);
     mfd_answer_error(agent, &attempt->call, -error);
-    account(agent, &attempt->call);
-    report(agent, attempt, MFD_DENY, NULL, error, 0);
+    report(agent, attempt, MFD_DENY, NULL, error, 0, nanoseconds);
 }
 
 static bool is_v6only(const struct mfd_socket *socket)
@@ -331,6 +338,7 @@ void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *att
     struct mfd_socket socket;
     struct outcome outcome;
     struct mode mode;
+    uint64_t nanoseconds;
     bool blocking;
 
     if (!take_up(agent, attempt, &socket))
@@ -343,15 +351,15 @@ void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *att
         count_rule(agent, attempt);
         count_outcome(agent, candidates, &outcome);
     }
+    nanoseconds = account(agent, call);
     answer_attempt(agent, call, blocking, outcome.error);
-    account(agent, call);
     if (outcome.is_question)
         return;
     if (outcome.used < 0)
         mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
     report(agent, attempt, MFD_REDIRECT,
            outcome.used < 0 ? NULL : candidates->addresses[outcome.used], outcome.error,
-           outcome.attempts);
+           outcome.attempts, nanoseconds);
 }
 
 static uint32_t next_random(uint32_t *state)

@@ -187,7 +187,7 @@ struct mfd_decided {
     uint32_t rule;    /* index in the route table; MFD_ANY: decided by the supervisor */
     uint32_t error;   /* errno the program was given; EINPROGRESS: the attempt goes on */
     uint32_t attempts;
-    uint32_t nanoseconds; /* from receiving the call to answering it */
+    uint32_t nanoseconds; /* from receiving the call to just before its answer */
     struct mfd_address asked;
     struct mfd_address given; /* endpoint; family 0 when denied */
 };
