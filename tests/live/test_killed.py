@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from meshfd.agent_process import AGENT_VARIABLE
 from tests.support.command import Meshfd
 from tests.support.need import require_root
 from tests.support.processes import Processes, Program
@@ -97,7 +99,8 @@ def test_nothing_is_left(
         _round(hammer)
     wait_until(lambda: _held(agent) == before, "the end of the last lease")
     assert _resident_kib(agent) <= resident_kib + GROWTH_KIB
-    assert _resident_kib(agent) < 2048
+    if AGENT_VARIABLE not in os.environ:  # one that is instrumented for tests is larger
+        assert _resident_kib(agent) < 2048
     assert hammer.finish().out == ""
 
 
