@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
+import trio
 
 from meshfd.agent import Agent, AgentOptions, open_agent
 from meshfd.events import Statistics
@@ -142,15 +144,19 @@ async def test_nothing_is_allocated_on_the_way(program: Programs, greeter: Greet
                 assert field_of(agent, "VmRSS") < RESIDENT_MAX_KIB
 
 
-async def test_reading_statistics_does_not_wake_the_agent() -> None:
+async def test_reading_statistics_needs_no_agent() -> None:
     """Counters are read without a word to the agent: a stopped one is read as well."""
     with open_talk() as talk:
         async with open_agent(AgentOptions()) as agent:
             await spawn(agent, talk, "sleep", "1000")
-            switches = field_of(agent, "voluntary_ctxt_switches")
-            for _ in range(100):
-                agent.statistics()
-            assert field_of(agent, "voluntary_ctxt_switches") == switches
+            with trio.fail_after(DEADLINE_S):
+                while agent.statistics().listeners == 0:  # it counts when it has answered
+                    await trio.lowlevel.checkpoint()
+            os.kill(agent.pid, signal.SIGSTOP)
+            try:
+                assert agent.statistics().listeners == 1
+            finally:
+                os.kill(agent.pid, signal.SIGCONT)
 
 
 async def test_the_connection_is_direct(greeter: Greeter) -> None:
