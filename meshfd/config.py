@@ -37,7 +37,7 @@ from meshfd.model import (
     Service,
     Upstream,
 )
-from meshfd.routes import check_name, format_address, parse_destination, parse_target
+from meshfd.routes import check_name, parse_destination, parse_target
 from meshfd.toml_tables import Key, Place, Source, convert, parse_each, read_source, read_table
 from meshfd.wording import quote, suggest
 
@@ -165,7 +165,7 @@ class _Loader:
             fields.pop("handover", None)
             if "address" not in fields:
                 return None
-            socket = ListeningSocket(**({"name": format_address(fields["address"])} | fields))
+            socket = ListeningSocket(**({"name": str(fields["address"])} | fields))
             self._check_listening(socket, here)
             first = names.setdefault(socket.name, here)
             if first is not here:
@@ -186,7 +186,7 @@ class _Loader:
         for other, where in others:
             if _is_within(socket, other) or _is_within(other, socket):
                 place.fault(
-                    f"{where.key} ({where}) already listens on {format_address(other.address)}; "
+                    f"{where.key} ({where}) already listens on {other.address}; "
                     "change the address or port of one of them"
                 )
                 break

@@ -17,18 +17,29 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 PORT_MAX = 65535
-IPV6 = 6
+
+
+def format_ip(ip: IPAddress) -> str:
+    """As ``str()``; mapped addresses the same in every version of Python (3.13 changed them)."""
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        return f"::ffff:{ip.ipv4_mapped}"
+    return str(ip)
+
+
+def format_host(ip: IPAddress) -> str:
+    """An address where a port may follow: IPv6 in brackets."""
+    return str(ip) if isinstance(ip, IPv4Address) else f"[{format_ip(ip)}]"
 
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """An IP address and a TCP port in host order."""
+    """An IP address and a TCP port in host order; ``str()`` writes what `parse_address` reads."""
 
     ip: IPAddress
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if self.ip.version == IPV6 else f"{self.ip}:{self.port}"
+        return f"{format_host(self.ip)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ Theory of operation: people write routes on a command line and in TOML, in one n
 
 What is parsed is canonical: equal meanings give equal records. An IPv4-mapped IPv6 address means
 the IPv4 address, so it becomes one; only a listening socket keeps it, where it chooses the socket's
-family. ``format_x`` writes what ``parse_x`` reads. Names are never looked up: an answer could
-change between reading the text and using it.
+family. ``format_x``, and ``str()`` of an address, write what ``parse_x`` reads. Names are never
+looked up: an answer could change between reading the text and using it.
 
 `match` is the definition of which route wins. It looks at every route; the agent's table
 (native/routes.c) gives the same answers quickly and is tested against it.
@@ -48,6 +48,8 @@ from meshfd.model import (
     SocketAddress,
     Upstream,
     Verdict,
+    format_host,
+    format_ip,
 )
 from meshfd.wording import alternatives, quote, suggest
 
@@ -120,11 +122,6 @@ def parse_address(text: str) -> SocketAddress:
 
     """
     return _unmapped(_parse_exact(text))
-
-
-def format_address(address: SocketAddress) -> str:
-    """Write an address so that `parse_address` reads it."""
-    return f"{_format_host(address.ip)}:{address.port}"
 
 
 def parse_endpoint(text: str) -> SocketAddress:
@@ -202,7 +199,7 @@ def parse_target(
     addresses = [parse_endpoint(part) for part in text.split(",")]
     endpoints = tuple(Endpoint(address) for address in addresses)
     check_endpoints(endpoints)
-    return Redirect(Upstream(",".join(map(format_address, addresses)), endpoints))
+    return Redirect(Upstream(",".join(map(str, addresses)), endpoints))
 
 
 def parse_route(
@@ -233,7 +230,7 @@ def parse_listen(text: str) -> ListeningSocket:
     """
     before, equals, after = text.partition("=")
     address = parse_listen_address(after if equals else text)
-    name = check_name(before.strip()) if equals else format_address(address)
+    name = check_name(before.strip()) if equals else str(address)
     return ListeningSocket(name, address)
 
 
@@ -273,14 +270,13 @@ def check_endpoints(endpoints: Sequence[Endpoint]) -> None:
     for endpoint in endpoints:
         if endpoint.address in seen:
             raise RouteSyntaxError(
-                f"endpoint {format_address(endpoint.address)} is there twice; write it once "
+                f"endpoint {endpoint.address} is there twice; write it once "
                 "(in a configuration, a weight gives it more connections)"
             )
         seen.add(endpoint.address)
         if not 0 <= endpoint.weight <= WEIGHT_MAX:
             raise RouteSyntaxError(
-                f"weight {endpoint.weight} of {format_address(endpoint.address)} "
-                f"is not from 0 to {WEIGHT_MAX}"
+                f"weight {endpoint.weight} of {endpoint.address} is not from 0 to {WEIGHT_MAX}"
             )
     weights = [endpoint.weight for endpoint in endpoints]
     if not any(weights):
@@ -451,21 +447,10 @@ def _covers(destination: Destination, address: SocketAddress) -> bool:
     return destination.network is None or address.ip in destination.network
 
 
-def _format_ip(ip: IPAddress) -> str:
-    """As ``str()``; mapped addresses the same in every version of Python (3.13 changed them)."""
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        return f"::ffff:{ip.ipv4_mapped}"
-    return str(ip)
-
-
-def _format_host(ip: IPAddress) -> str:
-    return str(ip) if isinstance(ip, IPv4Address) else f"[{_format_ip(ip)}]"
-
-
 def _format_network(network: IPNetwork) -> str:
     ip = network.network_address
     if network.prefixlen == network.max_prefixlen:
-        return _format_host(ip)
+        return format_host(ip)
     if isinstance(ip, IPv4Address):
         return f"{ip}/{network.prefixlen}"
-    return f"[{_format_ip(ip)}/{network.prefixlen}]"
+    return f"[{format_ip(ip)}/{network.prefixlen}]"

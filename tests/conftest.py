@@ -8,6 +8,7 @@ MESHFD_TEST_BARE=1     programs run without meshfd (see tests/support/command.py
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,18 @@ settings.register_profile(
 settings.load_profile("meshfd")
 
 
+def take_signals() -> None:
+    """Undo what started us in the background with signals ignored: programs would inherit that."""
+    for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(signo) is signal.SIG_IGN:
+            signal.signal(
+                signo, signal.default_int_handler if signo == signal.SIGINT else signal.SIG_DFL
+            )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate the run: for root in a network of its own; orphans stay below this process."""
+    take_signals()
     adopt_orphans()
     if os.geteuid() == 0:
         enter_private_network()
