@@ -152,8 +152,8 @@ Event = (
 class Statistics:
     """Counters of one agent, as `struct mfd_stats` in native/wire.h describes them.
 
-    ``leases``, ``asks`` and ``listeners`` are gauges; the rest only grow. Histograms are counts per
-    bucket: bucket b holds times of 2**b to 2**(b+1)-1 nanoseconds.
+    ``leases``, ``asks``, ``waits`` and ``listeners`` are gauges; the rest only grow. Histograms are
+    counts per bucket: bucket b holds times of 2**b to 2**(b+1)-1 nanoseconds.
     """
 
     calls: int
@@ -174,6 +174,7 @@ class Statistics:
     events_lost: int
     leases: int
     asks: int
+    waits: int
     listeners: int
     connect_ns: tuple[int, ...]
     socket_ns: tuple[int, ...]

@@ -44,9 +44,9 @@ class ListeningReport:
 class ConnectionReport:
     """Counters since the service's agent started; see `meshfd.events.Statistics`.
 
-    ``leases``, ``asks`` and ``filters`` are what there is now. ``connect_p50_ns`` and ``_p99_ns``
-    are the agent's time from receiving a connect() to answering it, from a log2 histogram; None
-    before the first.
+    ``leases``, ``asks``, ``waits`` and ``filters`` are what there is now. ``connect_p50_ns`` and
+    ``_p99_ns`` are the agent's time from receiving a connect() to answering it, from a log2
+    histogram; None before the first.
     """
 
     connects: int = 0
@@ -61,6 +61,7 @@ class ConnectionReport:
     events_lost: int = 0
     leases: int = 0
     asks: int = 0
+    waits: int = 0
     filters: int = 0
     connect_p50_ns: float | None = None
     connect_p99_ns: float | None = None
@@ -146,6 +147,7 @@ def _report_connections(runner: Runner) -> ConnectionReport:
         events_lost=counters.events_lost,
         leases=counters.leases,
         asks=counters.asks,
+        waits=counters.waits,
         filters=counters.listeners,
         connect_p50_ns=percentile_ns(counters.connect_ns, 50),
         connect_p99_ns=percentile_ns(counters.connect_ns, 99),

@@ -157,7 +157,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     int v6only = 0;
 
     /* not TCP, already bound, of another family or network: the kernel has the right errno */
-    if (error < 0 || !fresh.is_tcp || fresh.domain != family || is_bound(fd) ||
+    if (error < 0 || fresh.protocol != IPPROTO_TCP || fresh.domain != family || is_bound(fd) ||
         !same_network(agent, fd)) {
         mfd_close_at(&fd);
         mfd_answer_continue(agent, call);
@@ -235,7 +235,7 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
         leave_to_kernel(agent, call);
         return;
     }
-    if (!socket.is_tcp) {
+    if (socket.protocol != IPPROTO_TCP) {
         mfd_close_at(&fd);
         mfd_answer_continue(agent, call);
         return;

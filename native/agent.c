@@ -1,10 +1,10 @@
 /* agent.c - meshfd-agent: one process, one thread, one loop
  *
- * Theory of operation: the loop polls the control channel, a signalfd for SIGCHLD, and the listeners
- * of the filters that it has installed. Whatever is ready is handled without waiting; deadlines
- * (leases, verdicts, the end of a stop) set poll's timeout. All signals are blocked: a terminal's
- * Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt by the target
- * (notify.c).
+ * Theory of operation: the loop polls the control channel, a signalfd for SIGCHLD, the listeners of the
+ * filters that it has installed, and the sockets that calls wait for (waits.c). Whatever is ready is handled
+ * without waiting; deadlines (leases, verdicts, waits, the end of a stop) set poll's timeout. All signals are
+ * blocked: a terminal's Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt
+ * by the target (notify.c).
  *
  * Life: started by a supervisor with `--control FD`, and keeps no other fd but standard error; or
  * with `--inherit FD`, and keeps all, for the program that it spawns. It ends when the supervisor has left (DETACH, or
@@ -140,6 +140,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
         error = mfd_stats_open(&self->stats, &self->stats_fd);
     if (error == 0)
         error = mfd_notify_open(&self->notify);
+    if (error == 0)
+        error = mfd_waits_open(&self->waits);
     return error;
 }
 
@@ -180,8 +182,7 @@ static void serve_listener(struct mfd_agent *self, unsigned index, short events)
     /* POLLERR alone means that the kernel was interrupted while it looked */
     if ((events & (POLLIN | POLLHUP)) != POLLHUP)
         return;
-    mfd_asks_forget(self, self->notify.listeners[index]);
-    mfd_notify_drop(&self->notify, index);
+    mfd_notify_drop(self, index);
 }
 
 static void take_signals(struct mfd_agent *self)
@@ -199,6 +200,7 @@ static void on_deadlines(struct mfd_agent *self)
 
     mfd_leases_expire(&self->leases, now);
     mfd_asks_expire(self, now);
+    mfd_waits_expire(self, now);
     if (mfd_target_next_ns() <= now)
         mfd_target_forget_all();
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
@@ -212,12 +214,15 @@ static int next_timeout_ms(const struct mfd_agent *self)
     uint64_t next = mfd_leases_next_ns(&self->leases);
     uint64_t ask = mfd_asks_next_ns(&self->asks);
     uint64_t known = mfd_target_next_ns();
+    uint64_t wait = mfd_waits_next_ns(&self->waits);
     uint64_t now;
 
     if (ask < next)
         next = ask;
     if (known < next)
         next = known;
+    if (wait < next)
+        next = wait;
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns < next)
         next = self->children.stop_deadline_ns;
     if (next == UINT64_MAX)
@@ -250,6 +255,7 @@ static bool is_done(const struct mfd_agent *self)
 enum {
     POLL_CONTROL,
     POLL_SIGNAL,
+    POLL_WAITS,
     POLL_LISTENERS
 };
 
@@ -266,6 +272,7 @@ static void run(struct mfd_agent *self)
                               (self->control.done.header.type == 0 ? POLLIN : 0)),
         };
         polled[POLL_SIGNAL] = (struct pollfd){.fd = self->signal_fd, .events = POLLIN};
+        polled[POLL_WAITS] = (struct pollfd){.fd = self->waits.epoll_fd, .events = POLLIN};
         for (unsigned i = 0; i < n_listeners; i++)
             polled[POLL_LISTENERS + i] =
                 (struct pollfd){.fd = self->notify.listeners[i], .events = POLLIN};
@@ -275,6 +282,8 @@ static void run(struct mfd_agent *self)
         for (unsigned i = n_listeners; i-- > 0;)
             if (polled[POLL_LISTENERS + i].revents != 0)
                 serve_listener(self, i, polled[POLL_LISTENERS + i].revents);
+        if (polled[POLL_WAITS].revents != 0)
+            mfd_waits_run(self);
         control = polled[POLL_CONTROL].revents;
         if ((control & POLLOUT) != 0)
             mfd_control_flush(self);

@@ -18,12 +18,13 @@ static void free_slot(struct mfd_agent *agent, struct mfd_ask *ask)
     agent->stats->asks = agent->asks.n;
 }
 
-static void answer_default(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+/* mfd_asks_default - what happens to a call without a verdict */
+void mfd_asks_default(const struct mfd_agent *agent, struct mfd_decision *ret_decision)
 {
-    if ((agent->flags & MFD_SETUP_ASK_OPEN) != 0)
-        mfd_connect_pass(agent, attempt);
-    else
-        mfd_connect_deny(agent, attempt, ECONNREFUSED);
+    *ret_decision = (struct mfd_decision){
+        .verdict = (agent->flags & MFD_SETUP_ASK_OPEN) != 0 ? MFD_PASS : MFD_DENY,
+        .error = ECONNREFUSED,
+    };
 }
 
 static struct mfd_ask *find_slot(struct mfd_asks *asks, uint64_t call)
@@ -34,40 +35,25 @@ static struct mfd_ask *find_slot(struct mfd_asks *asks, uint64_t call)
     return NULL;
 }
 
-/* SO_COOKIE of the TCP socket that the call names, without disturbing its lease; 0 when there is nothing
- * to ask: it is out of reach, no TCP socket, or connected or connecting already. */
-static uint64_t cookie_of(const struct mfd_attempt *attempt)
-{
-    MFD_CLOSE int fd = -1;
-
-    if (mfd_target_open_fd(attempt->call.pid, (int)attempt->call.call.args[0], &fd) < 0 ||
-        !mfd_socket_is_tcp(fd) || !mfd_socket_is_idle(fd))
-        return 0;
-    return mfd_socket_cookie(fd);
-}
-
-/* mfd_asks_put - have the supervisor decide this call */
-void mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+/* mfd_asks_put - have the supervisor decide this call
+ * @cookie: SO_COOKIE of its socket
+ * Return: 0; -EAGAIN when it cannot be asked. */
+int mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt, uint64_t cookie)
 {
     struct mfd_ask *ask = find_slot(&agent->asks, 0);
     struct mfd_call message = {
         .call = ++agent->asks.last_call,
         .pid = (uint32_t)attempt->call.pid,
         .rule = attempt->rule,
-        .cookie = cookie_of(attempt),
+        .cookie = cookie,
         .asked = attempt->asked,
     };
 
-    if (message.cookie == 0) {
-        mfd_connect_pass(agent, attempt);
-        return;
-    }
     if (ask == NULL || agent->leave != MFD_STAY ||
         mfd_control_report(agent, &message, MFD_MSG_CALL, sizeof(message)) < 0) {
         mfd_control_notice(agent, MFD_NOTICE_ASK_FULL, attempt->call.pid, 0, &attempt->asked,
                            MFD_ANY);
-        answer_default(agent, attempt);
-        return;
+        return -EAGAIN;
     }
     *ask = (struct mfd_ask){
         .call = message.call,
@@ -76,47 +62,49 @@ void mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt)
     };
     agent->stats->asked++;
     agent->stats->asks = ++agent->asks.n;
+    return 0;
 }
 
-static void carry_out(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                      const struct mfd_verdict_msg *verdict)
+/* mfd_asks_forget_rules - the route table is replaced: calls that wait are counted for none of its rules */
+void mfd_asks_forget_rules(struct mfd_asks *asks)
 {
-    struct mfd_candidates candidates = {.n = 0};
+    for (unsigned i = 0; asks->n > 0 && i < MFD_ASKS_MAX; i++)
+        asks->slots[i].attempt.rule = MFD_ANY;
+}
 
-    switch (verdict->verdict) {
-    case MFD_PASS:
-        mfd_connect_pass(agent, attempt);
-        break;
-    case MFD_REDIRECT:
-        for (; candidates.n < verdict->n_endpoints && candidates.n < MFD_ENDPOINTS_MAX;
-             candidates.n++) {
-            candidates.addresses[candidates.n] = &verdict->endpoints[candidates.n];
-            candidates.tallies[candidates.n] = NULL;
-        }
-        mfd_connect_redirect(agent, attempt, &candidates);
-        break;
-    default:
-        mfd_connect_deny(agent, attempt,
-                         verdict->error > 0 && verdict->error < 4096 ? (int)verdict->error
-                                                                     : ECONNREFUSED);
-        break;
-    }
+static void read_verdict(const struct mfd_verdict_msg *verdict, struct mfd_decision *ret)
+{
+    struct mfd_candidates *candidates = &ret->candidates;
+
+    *ret = (struct mfd_decision){.verdict = MFD_DENY, .error = ECONNREFUSED};
+    if (verdict->verdict == MFD_PASS || verdict->verdict == MFD_REDIRECT)
+        ret->verdict = verdict->verdict;
+    if (verdict->error > 0 && verdict->error < 4096)
+        ret->error = (int)verdict->error;
+    for (; candidates->n < verdict->n_endpoints && candidates->n < MFD_ENDPOINTS_MAX;
+         candidates->n++)
+        candidates->addresses[candidates->n] = &verdict->endpoints[candidates->n];
 }
 
 /* mfd_asks_answer - a verdict came; one for a call that is no longer known is late, and ignored */
 void mfd_asks_answer(struct mfd_agent *agent, const struct mfd_verdict_msg *verdict)
 {
     struct mfd_ask *ask = verdict->call == 0 ? NULL : find_slot(&agent->asks, verdict->call);
+    struct mfd_decision decision;
 
     if (ask == NULL)
         return;
-    carry_out(agent, &ask->attempt, verdict);
+    read_verdict(verdict, &decision);
+    mfd_connect_resume(agent, &ask->attempt, &decision);
     free_slot(agent, ask);
 }
 
 /* mfd_asks_expire - give the default to the calls that are due */
 void mfd_asks_expire(struct mfd_agent *agent, uint64_t now_ns)
 {
+    struct mfd_decision decision;
+
+    mfd_asks_default(agent, &decision);
     for (unsigned i = 0; agent->asks.n > 0 && i < MFD_ASKS_MAX; i++) {
         struct mfd_ask *ask = &agent->asks.slots[i];
 
@@ -125,7 +113,7 @@ void mfd_asks_expire(struct mfd_agent *agent, uint64_t now_ns)
         if (agent->leave == MFD_STAY)
             mfd_control_notice(agent, MFD_NOTICE_ASK_TIMEOUT, ask->attempt.call.pid, 0,
                                &ask->attempt.asked, MFD_ANY);
-        answer_default(agent, &ask->attempt);
+        mfd_connect_resume(agent, &ask->attempt, &decision);
         free_slot(agent, ask);
     }
 }

@@ -1,39 +1,25 @@
-/* connect.c - connect() in place
+/* connect.c - connect() is decided, and carried out in place
  *
  * Theory of operation: the address is copied once, and what is decided is decided on the copy. To
- * redirect, the agent connects the program's own open file, through a duplicate, to the endpoint.
- * Nothing changes identity, so epoll registrations, dups and options are as they were.
+ * redirect, the agent connects the program's own open file, through a duplicate, to the endpoint
+ * (inplace.c). Nothing changes identity, so epoll registrations, dups and options are as they were.
  *
- *   non-blocking socket   connect; its errno is the answer (0, EINPROGRESS, EISCONN, ...)
- *   blocking socket       O_NONBLOCK is set for the one connect() and taken off again. EINPROGRESS,
- *                         and EALREADY, are answered by CONTINUE: the program's own connect() finds
- *                         the socket connecting, ignores its address argument, and waits in the
- *                         kernel for that attempt, with its own signals and SO_SNDTIMEO
- *                         (net/ipv4/af_inet.c, __inet_stream_connect, SS_CONNECTING). Anything else
- *                         is the answer: the socket is unconnected again, and CONTINUE would go to
- *                         the original address. One errno differs: to the kernel the program's call
- *                         is the second, so when SO_SNDTIMEO ends it, it says EALREADY, not EINPROGRESS.
+ *   pass       CONTINUE; in a strict service connected in place to the copied address, so that no
+ *              second reading of the program's memory decides anything
+ *   deny       the configured errno
+ *   redirect   the first endpoint that does not refuse at once (is_refusal), before anything is answered
+ *   ask        asks.c
  *
- * An endpoint that refuses at once (errors of is_refusal) makes room for the next, before anything is
- * answered. A connect() on a socket that is connected, connecting, or has failed to, asks about that
- * attempt; nothing is decided then, and the kernel tells (take_up).
- *
- *   pass     CONTINUE; in a strict service connected in place to the copied address, so that no
- *            second reading of the program's memory decides anything
- *   deny     the configured errno; EISCONN and EALREADY first, as the kernel would
- *   ask      asks.c
+ * A connect() on a socket that is connected, connecting, or has failed to, asks about that attempt;
+ * nothing is decided then, and the kernel tells (take_up).
  *
  * Left to the kernel, because its errno is the faithful one: lengths that are no address, memory that
  * cannot be read, families other than the socket's, sockets that are not TCP. A strict service gets
  * the same errno from a connect() in place, or from here.
  *
- * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change. In a
- * strict service a thread that makes the socket unconnected between our CONTINUE and the kernel's check
- * (shutdown(), connect(AF_UNSPEC), or connect() on a socket that was just refused) has the address read
- * again. Both windows are microseconds; README, limits.
+ * Races: in a strict service one CONTINUE is left, for the names of unix sockets, which only the program can
+ * resolve; README, limits.
  * Source: connect(2), tcp(7). */
-#include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -87,53 +73,7 @@ static void report(struct mfd_agent *agent, const struct mfd_attempt *attempt, u
         agent->stats->events_lost++;
 }
 
-/* --- blocking and non-blocking ------------------------------------------------------------------------ */
-
-struct mode {
-    int fd;
-    int flags;
-};
-
-static struct mode mode_enter(int fd)
-{
-    struct mode mode = {.fd = fd, .flags = fcntl(fd, F_GETFL)};
-
-    if ((mode.flags & O_NONBLOCK) == 0)
-        (void)fcntl(fd, F_SETFL, mode.flags | O_NONBLOCK);
-    return mode;
-}
-
-static bool mode_leave(const struct mode *mode)
-{
-    bool blocking = (mode->flags & O_NONBLOCK) == 0;
-
-    if (blocking)
-        (void)fcntl(mode->fd, F_SETFL, mode->flags);
-    return blocking;
-}
-
-static void answer_attempt(struct mfd_agent *agent, const struct mfd_notification *call,
-                           bool blocking, int error)
-{
-    if (blocking && (error == EINPROGRESS || error == EALREADY))
-        mfd_answer_continue(agent, call);
-    else
-        mfd_answer_error(agent, call, -error);
-}
-
 /* --- as asked --------------------------------------------------------------------------------------------- */
-
-/* Takes fd over, and closes it before the answer: the program may close the socket next, and must find
- * itself its only holder. */
-static void connect_in_place(struct mfd_agent *agent, const struct mfd_attempt *attempt, int fd)
-{
-    struct mode mode = mode_enter(fd);
-    int error = connect(fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
-    bool blocking = mode_leave(&mode);
-
-    (void)close(fd);
-    answer_attempt(agent, &attempt->call, blocking, error);
-}
 
 /* What the kernel would do with this call. In a strict service it is done here, on the file that was
  * looked at and the address that was copied. Only names in the program's own view of files (a unix
@@ -145,14 +85,19 @@ static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     int fd = mfd_take_fd(&socket->fd);
     bool internet =
         attempt->asked.family != 0 || socket->domain == AF_INET || socket->domain == AF_INET6;
+    struct mfd_mode mode;
+    int error;
 
     agent->stats->passed++;
-    if (is_strict(agent) && internet) {
-        connect_in_place(agent, attempt, fd);
+    if (!is_strict(agent) || !internet) {
+        (void)close(fd);
+        mfd_answer_continue(agent, &attempt->call);
         return;
     }
-    (void)close(fd);
-    mfd_answer_continue(agent, &attempt->call);
+    mode = mfd_mode_enter(fd);
+    error = connect(fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
+    mfd_inplace_answer(agent, &attempt->call, fd, mfd_mode_leave(&mode), error,
+                       error == EINPROGRESS);
 }
 
 /* The file cannot be looked at. */
@@ -168,40 +113,9 @@ static void out_of_reach(struct mfd_agent *agent, const struct mfd_attempt *atte
         mfd_answer_continue(agent, &attempt->call);
 }
 
-/* mfd_connect_pass - it goes where the program asked */
-void mfd_connect_pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
-{
-    const struct mfd_notification *call = &attempt->call;
-    struct mfd_socket socket = {.fd = -1};
-    int error;
-
-    if (!is_strict(agent)) {
-        mfd_socket_let_go(agent, call->pid, fd_of(call));
-        agent->stats->passed++;
-        mfd_answer_continue(agent, call);
-        return;
-    }
-    error = mfd_socket_take_up(agent, call->pid, fd_of(call), &socket);
-    if (error < 0) {
-        out_of_reach(agent, attempt, error);
-    } else if (!mfd_notify_is_alive(call)) {
-        mfd_close_at(&socket.fd);
-        agent->stats->vanished++;
-    } else {
-        as_asked(agent, attempt, &socket);
-    }
-}
-
-/* --- deny, redirect ------------------------------------------------------------------------------------- */
-
-/* Take the socket up for a decision. What the kernel would say before it looks at the address comes
- * first: a socket of another protocol, an address of another family; a socket that is connected or
- * connecting, whose connect() is a question about the earlier one (also when a signal has restarted it).
- * In a strict service such a question is decided like any other, because the socket could become unconnected
- * before it is asked.
- * Return: whether to decide; the call is answered if not. */
-static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                    struct mfd_socket *ret)
+/* Return: whether the file was taken up; the call is answered if not. */
+static bool reach(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                  struct mfd_socket *ret)
 {
     int error = mfd_socket_take_up(agent, attempt->call.pid, fd_of(&attempt->call), ret);
 
@@ -214,11 +128,62 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
         agent->stats->vanished++;
         return false;
     }
-    if (ret->is_tcp && ret->domain == attempt->sockaddr.any.sa_family &&
-        (is_strict(agent) || ret->leased || mfd_socket_is_idle(ret->fd)))
+    return true;
+}
+
+static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    const struct mfd_notification *call = &attempt->call;
+    struct mfd_socket socket;
+
+    if (!is_strict(agent)) {
+        mfd_socket_let_go(agent, call->pid, fd_of(call));
+        agent->stats->passed++;
+        mfd_answer_continue(agent, call);
+    } else if (reach(agent, attempt, &socket)) {
+        as_asked(agent, attempt, &socket);
+    }
+}
+
+/* --- deny, redirect ------------------------------------------------------------------------------------- */
+
+struct taken { /* a socket that is about to be connected */
+    struct mfd_socket socket;
+    struct mfd_mode mode; /* entered */
+};
+
+/* Take the socket up for a decision. What the kernel would say before it looks at the address comes
+ * first: a socket of another protocol, an address of another family; a socket that is connected or
+ * connecting, or has failed to connect, whose connect() is a question about that (also when a signal has
+ * repeated it).
+ * Return: whether to decide; the call is answered if not. */
+static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *ret)
+{
+    struct mfd_socket *socket = &ret->socket;
+    int error;
+
+    if (!reach(agent, attempt, socket))
+        return false;
+    if (socket->protocol != IPPROTO_TCP || socket->domain != attempt->sockaddr.any.sa_family) {
+        as_asked(agent, attempt, socket);
+        return false;
+    }
+    ret->mode = mfd_mode_enter(socket->fd);
+    error = socket->leased ? EAFNOSUPPORT : mfd_inplace_ask(socket->fd, socket->domain);
+    if (error == EAFNOSUPPORT)
         return true;
-    as_asked(agent, attempt, ret);
+    agent->stats->passed++;
+    mfd_inplace_answer(agent, &attempt->call, mfd_take_fd(&socket->fd), mfd_mode_leave(&ret->mode),
+                       error, false);
     return false;
+}
+
+/* The other end of taking it up, before the answer: the program may close the socket next, and must find
+ * itself its only holder. */
+static void let_go(struct taken *taken)
+{
+    (void)mfd_mode_leave(&taken->mode);
+    mfd_close_at(&taken->socket.fd);
 }
 
 static void count_rule(struct mfd_agent *agent, const struct mfd_attempt *attempt)
@@ -227,19 +192,13 @@ static void count_rule(struct mfd_agent *agent, const struct mfd_attempt *attemp
         agent->tally[attempt->rule]++;
 }
 
-/* mfd_connect_deny - it fails with this errno */
-void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
+/* It fails with this errno. */
+static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
+                 int error)
 {
-    struct mfd_socket socket;
-    union mfd_sockaddr peer;
-    socklen_t length = sizeof(peer);
     uint64_t nanoseconds;
 
-    if (!take_up(agent, attempt, &socket))
-        return;
-    if (getpeername(socket.fd, &peer.any, &length) == 0)
-        error = EISCONN;      /* strict; see take_up */
-    mfd_close_at(&socket.fd); /* before the answer, as in connect_in_place() */
+    let_go(taken);
     agent->stats->denied++;
     count_rule(agent, attempt);
     nanoseconds = account(agent, &attempt->call);
@@ -259,35 +218,23 @@ struct outcome {
     int error;
     int used;          /* candidate that the answer is about; -1: none could be written */
     unsigned attempts; /* connect() calls made */
-    bool is_question;  /* the answer is about an earlier connection, or attempt */
 };
 
-/* Is there an error that nobody has been told? poll(2) does not consume it. */
-static bool has_error(int fd)
-{
-    struct pollfd polled = {.fd = fd};
-
-    return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0;
-}
-
 /* A connection to this host is refused while connect() still holds the socket's lock, so that it says
- * EINPROGRESS, and the refusal is there a moment later. Asking once more yields the errno, and makes the
- * socket unconnected (net/ipv4/af_inet.c, sock_error).
+ * EINPROGRESS, and the refusal is there a moment later. Asking yields the errno, and makes the socket
+ * unconnected (net/ipv4/af_inet.c, sock_error).
  * Return: the errno that the attempt has come to by now. */
-static int settle(int fd, const union mfd_sockaddr *sockaddr, socklen_t length, int error)
+static int settle(const struct mfd_socket *socket, int error)
 {
-    if (error != EINPROGRESS || !has_error(fd))
+    if (error != EINPROGRESS || !mfd_inplace_has_error(socket->fd))
         return error;
-    return connect(fd, &sockaddr->any, length) < 0 ? errno : 0;
+    return mfd_inplace_ask(socket->fd, socket->domain);
 }
 
-/* A socket with an error that nobody was told may have failed to connect; then the first connect() here
- * yields that, and is no refusal of this endpoint. Or it was disconnected (AF_UNSPEC), and connects. */
 static struct outcome try_candidates(const struct mfd_socket *socket,
                                      const struct mfd_candidates *candidates)
 {
     struct outcome outcome = {.error = ENETUNREACH, .used = -1};
-    bool untold = !socket->leased && has_error(socket->fd);
 
     for (unsigned i = 0; i < candidates->n; i++) {
         const struct mfd_address *address = candidates->addresses[i];
@@ -301,16 +248,12 @@ static struct outcome try_candidates(const struct mfd_socket *socket,
         outcome.attempts++;
         outcome.used = (int)i;
         outcome.error = connect(socket->fd, &sockaddr.any, length) < 0 ? errno : 0;
-        if (untold)
-            break;
         /* the last one's refusal is the program's own, in the way that it would have got it */
         if (i + 1 < candidates->n)
-            outcome.error = settle(socket->fd, &sockaddr, length, outcome.error);
+            outcome.error = settle(socket, outcome.error);
         if (!is_refusal(outcome.error))
             break;
     }
-    outcome.is_question = outcome.error == EALREADY || outcome.error == EISCONN ||
-                          (untold && is_refusal(outcome.error));
     return outcome;
 }
 
@@ -330,37 +273,27 @@ static void count_outcome(struct mfd_agent *agent, const struct mfd_candidates *
         ++*candidates->tallies[outcome->used];
 }
 
-/* mfd_connect_redirect - it goes to the first of these endpoints that does not refuse at once */
-void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                          const struct mfd_candidates *candidates)
+/* It goes to the first of these endpoints that does not refuse at once. */
+static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                     struct taken *taken, const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
-    struct mfd_socket socket;
-    struct outcome outcome;
-    struct mode mode;
+    struct outcome outcome = try_candidates(&taken->socket, candidates);
+    bool blocking = mfd_mode_leave(&taken->mode);
     uint64_t nanoseconds;
-    bool blocking;
 
-    if (!take_up(agent, attempt, &socket))
-        return;
-    mode = mode_enter(socket.fd);
-    outcome = try_candidates(&socket, candidates);
-    blocking = mode_leave(&mode);
-    mfd_close_at(&socket.fd);   /* before the answer, as in connect_in_place() */
-    if (!outcome.is_question) { /* before the answer, too: whoever has that may look */
-        count_rule(agent, attempt);
-        count_outcome(agent, candidates, &outcome);
-    }
+    count_rule(agent, attempt); /* all before the answer: whoever has that may look */
+    count_outcome(agent, candidates, &outcome);
     nanoseconds = account(agent, call);
-    answer_attempt(agent, call, blocking, outcome.error);
-    if (outcome.is_question)
-        return;
+    mfd_inplace_answer(agent, call, mfd_take_fd(&taken->socket.fd), blocking, outcome.error, true);
     if (outcome.used < 0)
         mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
     report(agent, attempt, MFD_REDIRECT,
            outcome.used < 0 ? NULL : candidates->addresses[outcome.used], outcome.error,
            outcome.attempts, nanoseconds);
 }
+
+/* --- decide ------------------------------------------------------------------------------------------------ */
 
 static uint32_t next_random(uint32_t *state)
 {
@@ -434,31 +367,73 @@ static void resolve_wildcard(struct mfd_agent *agent, struct mfd_attempt *attemp
         (void)mfd_address_format(address, domain, &attempt->sockaddr, &ignored);
 }
 
+/* Takes the socket over. */
+static void carry_out(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                      struct taken *taken, const struct mfd_decision *decision)
+{
+    switch (decision->verdict) {
+    case MFD_REDIRECT:
+        redirect(agent, attempt, taken, &decision->candidates);
+        break;
+    case MFD_DENY:
+        deny(agent, attempt, taken, decision->error);
+        break;
+    default:
+        (void)mfd_mode_leave(&taken->mode);
+        as_asked(agent, attempt, &taken->socket);
+        break;
+    }
+}
+
+/* mfd_connect_resume - a verdict came for a call that waited for one */
+void mfd_connect_resume(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                        const struct mfd_decision *decision)
+{
+    struct taken taken;
+
+    if (decision->verdict == MFD_PASS)
+        pass(agent, attempt);
+    else if (take_up(agent, attempt, &taken))
+        carry_out(agent, attempt, &taken, decision);
+}
+
+/* Return: whether the call waits for a verdict now; @ret_decision: what to do if it does not. */
+static bool ask(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
+                struct mfd_decision *ret_decision)
+{
+    if (mfd_asks_put(agent, attempt, mfd_socket_cookie(taken->socket.fd)) == 0) {
+        let_go(taken);
+        return true;
+    }
+    mfd_asks_default(agent, ret_decision);
+    return false;
+}
+
 static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
 {
     struct mfd_address address = attempt->asked;
-    struct mfd_candidates candidates;
+    struct mfd_decision decision = {.verdict = MFD_PASS};
     struct mfd_match match;
+    struct taken taken;
 
     if (mfd_address_is_wildcard(&address))
         resolve_wildcard(agent, attempt, &address);
     mfd_routes_find(agent->table, &address, &match);
     attempt->rule = match.rule;
-    switch (match.verdict) {
-    case MFD_REDIRECT:
-        choose_candidates(agent, match.argument, &candidates);
-        mfd_connect_redirect(agent, attempt, &candidates);
-        break;
-    case MFD_DENY:
-        mfd_connect_deny(agent, attempt, (int)match.argument);
-        break;
-    case MFD_ASK:
-        mfd_asks_put(agent, attempt);
-        break;
-    default:
-        mfd_connect_pass(agent, attempt);
-        break;
+    if (match.verdict == MFD_PASS) {
+        pass(agent, attempt);
+        return;
     }
+    if (!take_up(agent, attempt, &taken))
+        return;
+    decision.verdict = match.verdict;
+    if (match.verdict == MFD_REDIRECT)
+        choose_candidates(agent, match.argument, &decision.candidates);
+    else if (match.verdict == MFD_DENY)
+        decision.error = (int)match.argument;
+    else if (ask(agent, attempt, &taken, &decision))
+        return;
+    carry_out(agent, attempt, &taken, &decision);
 }
 
 /* An address that could not be copied. The kernel tells the program why; in a strict service it must
@@ -509,7 +484,7 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
         return;
     }
     if (mfd_address_parse(&attempt.sockaddr, attempt.length, &attempt.asked) < 0) {
-        mfd_connect_pass(agent, &attempt);
+        pass(agent, &attempt);
         return;
     }
     agent->stats->connects++;

@@ -232,6 +232,7 @@ static int do_routes(struct mfd_agent *agent, const struct received *received)
             (void)munmap(tally, tally_size);
         return error < 0 ? error : -ENOMEM;
     }
+    mfd_asks_forget_rules(&agent->asks);
     mfd_routes_unmap(agent->table);
     if (agent->tally != NULL)
         (void)munmap(agent->tally, agent->tally_size);
@@ -355,10 +356,8 @@ static int do_detach(struct mfd_agent *agent, struct mfd_done *done)
     for (unsigned i = agent->notify.n_listeners; i-- > 0;) {
         struct pollfd polled = {.fd = agent->notify.listeners[i], .events = POLLIN};
 
-        if (poll(&polled, 1, 0) == 1 && polled.revents == POLLHUP) {
-            mfd_asks_forget(agent, agent->notify.listeners[i]);
-            mfd_notify_drop(&agent->notify, i);
-        }
+        if (poll(&polled, 1, 0) == 1 && polled.revents == POLLHUP)
+            mfd_notify_drop(agent, i);
     }
     done->value = agent->notify.n_listeners;
     return 0;

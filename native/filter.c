@@ -9,8 +9,8 @@
  *   connect       notify when the length can be an internet address: 16 to 128 bytes; in a strict
  *   bind          service: always (connect)
  *   listen        notify: a listening socket can be added to a service that runs, a filter cannot
- *   socketcall    notify for those four, decided on its first argument; in a strict service connect
- *                 and send fail with ENOSYS there
+ *   socketcall    notify for those four, decided on its first argument; in a strict service sending fails
+ *                 with ENOSYS there
  *   sendto, ...   strict: MSG_FASTOPEN fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off,
  *                 because it would connect without connect()
  *   io_uring      fails with ENOSYS: its requests never meet seccomp
@@ -132,9 +132,8 @@ static void fast_open_block(struct assembler *as, int nr, unsigned flags_argumen
 }
 
 /* What a strict service may not do through socketcall(2), whose arguments lie in memory: after a
- * CONTINUE the kernel would read socket and address anew. */
-static const uint32_t reread[] = {MFD_SYS_CONNECT, MFD_SYS_SENDTO, MFD_SYS_SENDMSG,
-                                  MFD_SYS_SENDMMSG};
+ * CONTINUE the kernel would read the flags anew, MSG_FASTOPEN among them. */
+static const uint32_t reread[] = {MFD_SYS_SENDTO, MFD_SYS_SENDMSG, MFD_SYS_SENDMMSG};
 
 static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
                              const struct mfd_filter_features *features)

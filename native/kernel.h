@@ -9,6 +9,7 @@
 #include <linux/kcmp.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <stdint.h>
 #include <sys/syscall.h>
 
 /* linux/seccomp.h */
@@ -40,6 +41,19 @@
 /* linux/in.h */
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
+#endif
+
+/* linux/landlock.h, of Linux 6.7 */
+struct mfd_landlock_ruleset {
+    uint64_t handled_access_fs;
+    uint64_t handled_access_net;
+};
+#define MFD_LANDLOCK_CONNECT_TCP (1ULL << 1) /* LANDLOCK_ACCESS_NET_CONNECT_TCP */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#endif
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
 #endif
 
 /* asm-generic/unistd.h: one number on every architecture since 5.1 */

@@ -21,6 +21,7 @@
 #define MFD_LEASES_MAX 256
 #define MFD_ASKS_MAX 256
 #define MFD_SPAWNED_MAX 64
+#define MFD_WAITS_MAX 1024
 
 struct mfd_agent;
 
@@ -42,7 +43,7 @@ struct mfd_notify {
 
 int mfd_notify_open(struct mfd_notify *notify);
 int mfd_notify_add(struct mfd_notify *notify, int listener_fd);
-void mfd_notify_drop(struct mfd_notify *notify, unsigned index);
+void mfd_notify_drop(struct mfd_agent *agent, unsigned index);
 int mfd_notify_receive(struct mfd_notify *notify, unsigned index, struct mfd_notification *ret);
 bool mfd_notify_is_alive(const struct mfd_notification *call);
 void mfd_answer_error(struct mfd_agent *agent, const struct mfd_notification *call, int error);
@@ -52,13 +53,59 @@ int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool 
 
 /* --- target.c: look into the thread whose call waits ------------------------------------------- */
 
+enum mfd_signalled {
+    MFD_NOT_SIGNALLED,
+    MFD_SIGNALLED,
+    MFD_SIGNALLED_PERHAPS, /* or another thread of its process */
+};
+
 int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size);
 int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
+int mfd_target_pidfd(pid_t pid, int *ret_fd);
+enum mfd_signalled mfd_target_signalled(pid_t pid);
 void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
 bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
+
+/* --- waits.c: calls that wait in the agent for their socket ------------------------------------- */
+
+enum mfd_wake {
+    MFD_WAKE_READY,
+    MFD_WAKE_TIMEOUT,
+};
+
+/* Goes on with a call: answers it, or puts it back. @fd: the callee's now */
+typedef void mfd_wait_resume(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                             enum mfd_wake wake);
+
+struct mfd_wait {
+    struct mfd_notification call;
+    mfd_wait_resume *resume; /* NULL: a free slot */
+    unsigned next_free;
+    int fd;
+    int pidfd;
+    uint64_t deadline_ns; /* UINT64_MAX: none */
+    uint64_t look_ns;
+    bool suspected; /* at the last look it was signalled, perhaps */
+};
+
+struct mfd_waits {
+    struct mfd_wait slots[MFD_WAITS_MAX];
+    unsigned first_free;
+    unsigned n;
+    int epoll_fd;
+    uint64_t next_ns; /* nothing is due before */
+};
+
+int mfd_waits_open(struct mfd_waits *waits);
+int mfd_wait_put(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                 uint32_t events, uint64_t timeout_ns, mfd_wait_resume *resume);
+void mfd_waits_run(struct mfd_agent *agent);
+void mfd_waits_expire(struct mfd_agent *agent, uint64_t now_ns);
+uint64_t mfd_waits_next_ns(const struct mfd_waits *waits);
+void mfd_waits_forget(struct mfd_agent *agent, int listener);
 
 /* --- leases.c: duplicates held for a short while after socket() -------------------------------- */
 
@@ -88,7 +135,7 @@ void mfd_leases_drop_all(struct mfd_leases *leases);
 
 struct mfd_socket { /* the file that a call names */
     int fd;         /* the agent's own duplicate, owned */
-    bool is_tcp;    /* else nothing that we decide about */
+    int protocol;   /* IPPROTO_TCP (MPTCP, too), IPPROTO_UDP; 0: nothing that we decide about */
     int domain;     /* AF_INET, AF_INET6, ...; -1: not even a socket */
     bool leased;    /* it was: so it has settled nowhere before */
 };
@@ -98,10 +145,23 @@ int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_so
 void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd);
 int mfd_socket_option(int fd, int level, int name, int *ret_value);
 uint64_t mfd_socket_cookie(int fd);
-bool mfd_socket_is_tcp(int fd);
-bool mfd_socket_is_idle(int fd);
+uint64_t mfd_socket_timeout_ns(int fd, int name);
 
-/* --- connect.c: connect() in place -------------------------------------------------------------- */
+/* --- inplace.c: connect a program's own open file, without waiting for it ------------------------ */
+
+struct mfd_mode {
+    int fd;
+    int flags; /* of the open file, as the program has them */
+};
+
+struct mfd_mode mfd_mode_enter(int fd);
+bool mfd_mode_leave(const struct mfd_mode *mode);
+int mfd_inplace_ask(int fd, int domain);
+bool mfd_inplace_has_error(int fd);
+void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                        bool blocking, int error, bool first);
+
+/* --- connect.c: connect() is decided, and carried out in place ----------------------------------- */
 
 struct mfd_attempt { /* one connect() whose target and destination are known */
     struct mfd_notification call;
@@ -118,11 +178,15 @@ struct mfd_candidates { /* endpoints in the order in which they are tried */
     uint32_t *cursor; /* moved on when one was used; NULL: there is none */
 };
 
+struct mfd_decision { /* what is to happen to an attempt */
+    uint32_t verdict; /* MFD_PASS, MFD_DENY, MFD_REDIRECT */
+    int error;        /* MFD_DENY: errno */
+    struct mfd_candidates candidates;
+};
+
 void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *call);
-void mfd_connect_pass(struct mfd_agent *agent, const struct mfd_attempt *attempt);
-void mfd_connect_deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error);
-void mfd_connect_redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                          const struct mfd_candidates *candidates);
+void mfd_connect_resume(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                        const struct mfd_decision *decision);
 
 /* --- asks.c: calls that wait for the supervisor's verdict --------------------------------------- */
 
@@ -138,7 +202,9 @@ struct mfd_asks {
     unsigned n;
 };
 
-void mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt);
+int mfd_asks_put(struct mfd_agent *agent, const struct mfd_attempt *attempt, uint64_t cookie);
+void mfd_asks_default(const struct mfd_agent *agent, struct mfd_decision *ret_decision);
+void mfd_asks_forget_rules(struct mfd_asks *asks);
 void mfd_asks_answer(struct mfd_agent *agent, const struct mfd_verdict_msg *verdict);
 void mfd_asks_expire(struct mfd_agent *agent, uint64_t now_ns);
 void mfd_asks_default_all(struct mfd_agent *agent);
@@ -282,6 +348,7 @@ struct mfd_agent {
     int stats_fd;
     struct mfd_control control;
     struct mfd_notify notify;
+    struct mfd_waits waits;
     struct mfd_leases leases;
     struct mfd_asks asks;
     struct mfd_listening_sockets listening;

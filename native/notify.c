@@ -56,8 +56,13 @@ int mfd_notify_add(struct mfd_notify *notify, int listener_fd)
     return 0;
 }
 
-void mfd_notify_drop(struct mfd_notify *notify, unsigned index)
+/* mfd_notify_drop - the last process of a filter is gone, and with it all calls that waited here */
+void mfd_notify_drop(struct mfd_agent *agent, unsigned index)
 {
+    struct mfd_notify *notify = &agent->notify;
+
+    mfd_asks_forget(agent, notify->listeners[index]);
+    mfd_waits_forget(agent, notify->listeners[index]);
     (void)close(notify->listeners[index]);
     notify->listeners[index] = notify->listeners[--notify->n_listeners];
 }

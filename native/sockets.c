@@ -13,8 +13,8 @@
  * Source: socket(2), socket(7), pidfd_getfd(2). */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "kernel.h"
 #include "meshfd.h"
@@ -28,6 +28,17 @@ int mfd_socket_option(int fd, int level, int name, int *ret_value)
     socklen_t size = sizeof(*ret_value);
 
     return getsockopt(fd, level, name, ret_value, &size) < 0 ? -errno : 0;
+}
+
+/* mfd_socket_timeout_ns - SO_SNDTIMEO or SO_RCVTIMEO; 0: none */
+uint64_t mfd_socket_timeout_ns(int fd, int name)
+{
+    struct timeval timeout = {0};
+    socklen_t size = sizeof(timeout);
+
+    if (getsockopt(fd, SOL_SOCKET, name, &timeout, &size) < 0)
+        return 0;
+    return (uint64_t)timeout.tv_sec * MFD_NS_PER_S + (uint64_t)timeout.tv_usec * MFD_NS_PER_US;
 }
 
 /* mfd_socket_cookie - SO_COOKIE, or 0 when fd is no socket */
@@ -45,13 +56,19 @@ static bool is_tcp(int domain, int type, int protocol)
            (protocol == 0 || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
 }
 
-/* mfd_socket_is_tcp - is fd a TCP (or MPTCP) socket?
- * Only those answer an option of TCP's; one call where domain, type and protocol would be three. */
-bool mfd_socket_is_tcp(int fd)
+/* What kind of socket fd is, as struct mfd_socket has it. Only TCP (and MPTCP) sockets answer an option of
+ * TCP's: one call for the usual case. */
+static int protocol_of(int fd)
 {
-    int ignored;
+    int value = 0;
 
-    return mfd_socket_option(fd, IPPROTO_TCP, TCP_NODELAY, &ignored) == 0;
+    if (mfd_socket_option(fd, IPPROTO_TCP, TCP_NODELAY, &value) == 0)
+        return IPPROTO_TCP;
+    if (mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &value) < 0 || value != IPPROTO_UDP)
+        return 0;
+    return mfd_socket_option(fd, SOL_SOCKET, SO_TYPE, &value) == 0 && value == SOCK_DGRAM
+               ? IPPROTO_UDP
+               : 0;
 }
 
 /* Make the socket; when it is the agent that has no fd left, make room once.
@@ -115,33 +132,23 @@ static int reopen(struct mfd_agent *agent, pid_t pid, int fd, int *ret_fd)
     return mfd_target_open_fd(pid, fd, ret_fd);
 }
 
-/* mfd_socket_is_idle - is this TCP socket neither connected nor about to be?
- * poll(2) says POLLHUP of such a one, nothing of one that is connecting, POLLOUT of a connected one
- * (net/ipv4/tcp.c, tcp_poll). */
-bool mfd_socket_is_idle(int fd)
-{
-    struct pollfd polled = {.fd = fd};
-
-    return poll(&polled, 1, 0) == 1 && (polled.revents & POLLHUP) != 0;
-}
-
 /* mfd_socket_take_up - the file that the target has at fd, and what it is
  * Its lease is over afterwards.
  * Return: 0; -EBADF; -EPERM; -ESRCH; -EMFILE. */
 int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_socket *ret_socket)
 {
-    struct mfd_socket socket = {.fd = -1, .is_tcp = true, .leased = true};
+    struct mfd_socket socket = {.fd = -1, .protocol = IPPROTO_TCP, .leased = true};
     int error;
 
     if (mfd_leases_take(&agent->leases, pid, fd, &socket.fd, &socket.domain) < 0) {
         error = reopen(agent, pid, fd, &socket.fd);
         if (error < 0)
             return error;
-        socket.is_tcp = mfd_socket_is_tcp(socket.fd);
+        socket.protocol = protocol_of(socket.fd);
         if (mfd_socket_option(socket.fd, SOL_SOCKET, SO_DOMAIN, &socket.domain) < 0)
             socket.domain = -1;
         socket.leased = mfd_leases_release_same(&agent->leases, socket.fd);
-        agent->stats->adopted += socket.is_tcp && !socket.leased;
+        agent->stats->adopted += socket.protocol == IPPROTO_TCP && !socket.leased;
     }
     *ret_socket = socket;
     return 0;

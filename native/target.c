@@ -18,6 +18,7 @@
 
 #define KNOWN_THREADS 64
 #define KNOWN_NS (100 * MFD_NS_PER_MS) /* after the last call of any */
+#define STATUS_ROOM 4096               /* /proc/PID/status has about 1500 bytes */
 
 /* mfd_target_read - copy size bytes of its memory
  * Return: 0; -EFAULT when they are not all there; -EPERM; -ESRCH. */
@@ -35,25 +36,59 @@ int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size)
     return (size_t)n == size ? 0 : -EFAULT;
 }
 
-/* Before Linux 6.9 a pidfd is a whole process's. */
-static int thread_group_of(pid_t pid)
+/* The beginning of a file below /proc/PID. Return: 0 or -errno. */
+static int read_proc(pid_t pid, const char *name, char *ret_text, size_t room)
 {
-    char text[2048]; /* the line is among the first five */
-    char path[32];
-    const char *line;
+    char path[48];
     MFD_CLOSE int fd = -1;
     ssize_t n;
 
-    (void)snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    (void)snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    n = read(fd, text, sizeof(text) - 1);
+    n = read(fd, ret_text, room - 1);
     if (n < 0)
         return -errno;
-    text[n] = '\0';
-    line = strstr(text, "\nTgid:");
-    return line == NULL ? -ESRCH : (int)strtol(line + strlen("\nTgid:"), NULL, 10);
+    ret_text[n] = '\0';
+    return 0;
+}
+
+/* A number of /proc/PID/status; 0 when the line is not there. @name: with newline and colon */
+static uint64_t status_number(const char *text, const char *name, int base)
+{
+    const char *line = strstr(text, name);
+
+    return line == NULL ? 0 : strtoull(line + strlen(name), NULL, base);
+}
+
+/* Before Linux 6.9 a pidfd is a whole process's. */
+static int thread_group_of(pid_t pid)
+{
+    char text[STATUS_ROOM];
+    int error = read_proc(pid, "status", text, sizeof(text));
+
+    if (error < 0)
+        return error;
+    error = (int)status_number(text, "\nTgid:", 10);
+    return error == 0 ? -ESRCH : error;
+}
+
+/* mfd_target_signalled - does a signal wait that would end a sleep of this thread?
+ * A signal sent to a process of several threads may be any one's. Ignored signals never wait. */
+enum mfd_signalled mfd_target_signalled(pid_t pid)
+{
+    char text[STATUS_ROOM];
+    uint64_t unblocked;
+
+    if (read_proc(pid, "status", text, sizeof(text)) < 0)
+        return MFD_NOT_SIGNALLED;
+    unblocked = ~status_number(text, "\nSigBlk:", 16);
+    if ((status_number(text, "\nSigPnd:", 16) & unblocked) != 0)
+        return MFD_SIGNALLED;
+    if ((status_number(text, "\nShdPnd:", 16) & unblocked) == 0)
+        return MFD_NOT_SIGNALLED;
+    return status_number(text, "\nThreads:", 10) == 1 ? MFD_SIGNALLED : MFD_SIGNALLED_PERHAPS;
 }
 
 static int open_pidfd(pid_t pid)
@@ -75,6 +110,19 @@ static int open_pidfd(pid_t pid)
         fd = syscall(SYS_pidfd_open, leader, 0);
     }
     return fd < 0 ? -errno : (int)fd;
+}
+
+/* mfd_target_pidfd - a pidfd that becomes readable when the thread (before Linux 6.9: its process) ends
+ * @ret_fd: owned by the caller
+ * Return: 0; -ESRCH; -EMFILE. */
+int mfd_target_pidfd(pid_t pid, int *ret_fd)
+{
+    int fd = open_pidfd(pid);
+
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
+    return 0;
 }
 
 /* pidfds of the threads that called last. A pidfd names one thread for ever: when the id has gone to
@@ -176,19 +224,14 @@ bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode)
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags)
 {
     char text[256];
-    char path[48];
+    char name[24];
     const char *line;
-    MFD_CLOSE int info_fd = -1;
-    ssize_t n;
+    int error;
 
-    (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
-    info_fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (info_fd < 0)
-        return errno == ENOENT ? -EBADF : -errno;
-    n = read(info_fd, text, sizeof(text) - 1);
-    if (n < 0)
-        return -errno;
-    text[n] = '\0';
+    (void)snprintf(name, sizeof(name), "fdinfo/%d", fd);
+    error = read_proc(pid, name, text, sizeof(text));
+    if (error < 0)
+        return error == -ENOENT ? -EBADF : error;
     line = strstr(text, "flags:");
     if (line == NULL)
         return -EBADF;

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MFD_NS_PER_US 1000ULL
 #define MFD_NS_PER_MS 1000000ULL
 #define MFD_NS_PER_S 1000000000ULL
 

@@ -248,6 +248,7 @@ struct mfd_stats {
     uint64_t events_lost; /* MFD_MSG_DECIDED and _NOTICE dropped because nobody read */
     uint64_t leases;      /* gauge */
     uint64_t asks;        /* gauge: calls that wait for a verdict */
+    uint64_t waits;       /* gauge: calls that wait for their socket */
     uint64_t listeners;   /* gauge: filters with living processes */
     uint64_t connect_ns[MFD_STATS_BUCKETS];
     uint64_t socket_ns[MFD_STATS_BUCKETS];

@@ -179,8 +179,8 @@ static void ask_something(void)
         .rule = MFD_ANY,
     };
 
-    mfd_asks_put(&agent, &attempt);
-    mfd_asks_put(&agent, &attempt);
+    (void)mfd_asks_put(&agent, &attempt, 1);
+    (void)mfd_asks_put(&agent, &attempt, 1);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

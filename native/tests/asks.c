@@ -31,7 +31,7 @@ static void ask(uint64_t received_ns, int listener)
 {
     struct mfd_attempt attempt = attempt_at(received_ns, listener);
 
-    mfd_asks_put(&agent, &attempt);
+    (void)mfd_asks_put(&agent, &attempt, 1);
 }
 
 static uint64_t next_call(int supervisor_fd)

@@ -27,17 +27,11 @@ def lines_until_waiting(running: Program) -> list[str]:
 
 
 def transcript(
-    meshfd: Meshfd | None, program: Programs, processes: Processes, mode: str, act: Act
+    command: Callable[[SilentServer], list[str]], processes: Processes, act: Act
 ) -> tuple[list[str], Finished]:
     """Run waits.c against a silent server, let ``act`` happen to it, return what it said."""
-    path = program("waits")
     with SilentServer() as silent:
-        if meshfd is None:
-            command = [str(path), mode, *direct_way(silent.listening).words]
-        else:
-            way = meshfd.way(silent.listening)
-            command = meshfd.exec(path, mode, *way.words, options=way.options)
-        running = processes.start(command)
+        running = processes.start(command(silent))
         pid = int(running.value("pid"))
         silent.wait_for_caller()
         lines = act(running, pid, silent)
@@ -76,37 +70,62 @@ def answered(running: Program, pid: int, silent: SilentServer) -> list[str]:
     return []
 
 
+# Who makes the connection, and who waits for it: the kernel, or the agent.
+WAYS = {
+    "passed": ((), False),
+    "redirected": ((), True),
+    "strict-passed": (("--strict",), False),
+    "strict-redirected": (("--strict",), True),
+    "created": (("--track", "create"), True),
+}
+
+
 @pytest.mark.parametrize(
-    ("mode", "act", "expected", "redirected"),
+    ("mode", "act", "expected"),
     [
-        pytest.param("plain", answered, "connect: 0", "connect: 0", id="waits"),
-        pytest.param("handler", interrupted, "connect: EINTR", "connect: EINTR", id="handler"),
-        pytest.param("restart", restarted, "connect: 0", "connect: 0", id="handler-restart"),
-        # README, limits: the kernel takes the redirected call for a second connect()
-        pytest.param(
-            "timeout", timed_out, "connect: EINPROGRESS", "connect: EALREADY", id="timeout"
-        ),
+        pytest.param("plain", answered, "connect: 0", id="waits"),
+        pytest.param("handler", interrupted, "connect: EINTR", id="handler"),
+        pytest.param("restart", restarted, "connect: 0", id="handler-restart"),
+        pytest.param("timeout", timed_out, "connect: EINPROGRESS", id="timeout"),
+        pytest.param("timeout-restart", interrupted, "connect: EINTR", id="timeout-and-handler"),
+        pytest.param("thread", interrupted, "connect: EINTR", id="handler-of-a-thread"),
+        pytest.param("second", timed_out, "connect again: EALREADY", id="second-times-out"),
     ],
 )
+@pytest.mark.parametrize(
+    ("variant", "way"),
+    [*(("", way) for way in WAYS), ("i386", "redirected"), ("i386", "strict-redirected")],
+)
 def test_wait(
+    variant: str,
+    way: str,
     mode: str,
     act: Act,
     expected: str,
-    redirected: str,
     meshfd: Meshfd,
     program: Programs,
     processes: Processes,
 ) -> None:
     """A waiting connect ends by the answer, a handler without SA_RESTART, or SO_SNDTIMEO.
 
-    With SA_RESTART it goes on waiting. What a second connect says afterwards is the same, too.
+    With SA_RESTART it goes on waiting. What a second connect says afterwards is the same, too. An
+    i386 program calls through socketcall(2).
     """
-    bare, _ = transcript(None, program, processes, mode, act)
-    assert expected in bare
-    bare[bare.index(expected)] = redirected
-    under, rest = transcript(meshfd, program, processes, mode, act)
+    path = program("waits", variant)
+    options, is_redirected = WAYS[way]
+
+    def bare(silent: SilentServer) -> list[str]:
+        return [str(path), mode, *direct_way(silent.listening).words]
+
+    def under(silent: SilentServer) -> list[str]:
+        to = meshfd.way(silent.listening) if is_redirected else direct_way(silent.listening)
+        return meshfd.exec(path, mode, *to.words, options=(*options, *to.options))
+
+    seen, _ = transcript(bare, processes, act)
+    assert expected in seen
+    also_seen, rest = transcript(under, processes, act)
     assert rest.code == 0, rest.err
-    assert under == bare
+    assert also_seen == seen
 
 
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGKILL])

@@ -239,6 +239,30 @@ async def test_ask_routes_alone_ask() -> None:
     assert calls == [f"{FIRST}:80"]
 
 
+@pytest.mark.parametrize("n_old", [1, 20_000])
+async def test_decision_after_new_routes(n_old: int) -> None:
+    """A call that waits while routes are replaced is decided, and counted for no other route."""
+    old = [f"10.{number >> 8}.{number & 255}.0/24=deny" for number in range(n_old)]
+    new = [f"{SECOND}:80=deny"]
+
+    async def decide(_: meshfd.Call) -> meshfd.Verdict:
+        await program.set_routes(new)
+        return meshfd.Deny(errno.EACCES)
+
+    with open_talk() as talk:
+        async with meshfd.spawn(
+            TALK,
+            routes=[*old, f"{FIRST}:80=ask"],
+            decide=decide,
+            stdin=talk.stdin_fd,
+            stdout=talk.stdout_fd,
+        ) as program:
+            for host, said in [(FIRST, "EACCES"), (SECOND, "ECONNREFUSED")]:
+                talk.tell(f"{host} 80")
+                assert await talk.line() == f"{host} {said}"
+            assert list(program._agent.route_counts().values()) == [1]
+
+
 async def test_slow_decision_holds_up_its_own_call_alone(hello: meshfd.Verdict) -> None:
     """While one call waits for its verdict, others are decided and connected."""
     slow_asked, release = trio.Event(), trio.Event()

@@ -1,0 +1,134 @@
+/* inplace.c - connect a program's own open file, without waiting for it
+ *
+ * Theory of operation: the agent has a duplicate of the program's socket, so what it does to that is done to
+ * the program's. It must not wait, so a blocking socket is made non-blocking for the one connect().
+ *
+ *   non-blocking socket   the errno of connect() is the answer (0, EINPROGRESS, EISCONN, ...)
+ *   blocking socket       anything but EINPROGRESS and EALREADY is the answer, too. With those the attempt
+ *                         goes on, and somebody has to wait for it:
+ *                         - the kernel, on CONTINUE: the program's own connect() finds the socket connecting,
+ *                           ignores its address argument and waits for that attempt, with the program's own
+ *                           signals (net/ipv4/af_inet.c, __inet_stream_connect, SS_CONNECTING);
+ *                         - waits.c, in a strict service, where the kernel must not be given the chance to
+ *                           look at an address again; and where SO_SNDTIMEO is set, because to the kernel the
+ *                           program's call would be the second, and end with EALREADY for EINPROGRESS.
+ *
+ * Asking. How an earlier attempt stands is told by another connect(); but if the socket has become unconnected
+ * meanwhile, that would connect. So the question names an address of the other internet family: the kernel
+ * looks at the socket's state first, and at the address only if it would connect; then it says EAFNOSUPPORT.
+ *
+ * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change.
+ * Source: connect(2), socket(7) SO_SNDTIMEO, net/ipv4/tcp_ipv4.c (tcp_v4_connect). */
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "meshfd.h"
+
+/* mfd_mode_enter - no call on fd blocks until mfd_mode_leave() */
+struct mfd_mode mfd_mode_enter(int fd)
+{
+    struct mfd_mode mode = {.fd = fd, .flags = fcntl(fd, F_GETFL)};
+
+    if ((mode.flags & O_NONBLOCK) == 0)
+        (void)fcntl(fd, F_SETFL, mode.flags | O_NONBLOCK);
+    return mode;
+}
+
+/* mfd_mode_leave - as the program has it
+ * Return: whether the socket is blocking. */
+bool mfd_mode_leave(const struct mfd_mode *mode)
+{
+    bool blocking = (mode->flags & O_NONBLOCK) == 0;
+
+    if (blocking)
+        (void)fcntl(mode->fd, F_SETFL, mode->flags);
+    return blocking;
+}
+
+/* mfd_inplace_ask - how does the earlier attempt of this TCP socket stand? Call with the mode entered.
+ * Return: 0 (it has just connected), EISCONN, EALREADY, an errno that it has failed with; EAFNOSUPPORT:
+ * there is none, the socket is unconnected. */
+int mfd_inplace_ask(int fd, int domain)
+{
+    const struct sockaddr_in6 other = {.sin6_family = domain == AF_INET ? AF_INET6 : AF_INET};
+
+    return connect(fd, (const struct sockaddr *)&other, sizeof(other)) < 0 ? errno : 0;
+}
+
+/* mfd_inplace_has_error - is there an error that nobody has been told? poll(2) does not consume it. */
+bool mfd_inplace_has_error(int fd)
+{
+    struct pollfd polled = {.fd = fd};
+
+    return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0;
+}
+
+static mfd_wait_resume resume_first;
+static mfd_wait_resume resume_again;
+
+static void resume(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                   enum mfd_wake wake, bool first)
+{
+    int domain = AF_INET;
+    struct mfd_mode mode;
+    int error;
+
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain);
+    mode = mfd_mode_enter(fd);
+    error = mfd_inplace_ask(fd, domain);
+    (void)mfd_mode_leave(&mode);
+    if (error == EISCONN)
+        error = 0; /* another thread's connect() has been told first */
+    else if (error == EAFNOSUPPORT)
+        error =
+            ECONNABORTED; /* another thread has ended the attempt; as __inet_stream_connect() says */
+    if (error == EALREADY && wake == MFD_WAKE_READY) {
+        mfd_inplace_answer(agent, call, fd, true, error, first);
+        return;
+    }
+    if (error == EALREADY && first)
+        error = EINPROGRESS;
+    (void)close(fd);
+    mfd_answer_error(agent, call, -error);
+}
+
+static void resume_first(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                         enum mfd_wake wake)
+{
+    resume(agent, call, fd, wake, true);
+}
+
+static void resume_again(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                         enum mfd_wake wake)
+{
+    resume(agent, call, fd, wake, false);
+}
+
+/* mfd_inplace_answer - the answer to a connect() that was carried out with this errno
+ * @fd: taken over, and closed before the answer: the program may close the socket next, and must find
+ * itself its only holder
+ * @first: the call made the attempt; else it asks about an earlier one */
+void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                        bool blocking, int error, bool first)
+{
+    const bool strict = (agent->flags & MFD_SETUP_STRICT) != 0;
+    bool under_way = blocking && (error == EINPROGRESS || error == EALREADY);
+    uint64_t timeout_ns = under_way ? mfd_socket_timeout_ns(fd, SO_SNDTIMEO) : 0;
+
+    if (under_way && (strict || timeout_ns != 0)) {
+        if (mfd_wait_put(agent, call, fd, EPOLLOUT, timeout_ns,
+                         first ? resume_first : resume_again) == 0)
+            return;
+        if (strict) {
+            under_way = false;
+            error = EAGAIN; /* too many wait; connect(2) has the word */
+        }
+    }
+    (void)close(fd);
+    if (under_way)
+        mfd_answer_continue(agent, call);
+    else
+        mfd_answer_error(agent, call, -error);
+}

@@ -1,0 +1,223 @@
+/* waits.c - calls that wait in the agent for their socket
+ *
+ * Theory of operation: a blocking call that the agent carries out itself may have to wait: for a
+ * connection to be made, for room to send, for a datagram. The agent does not; the call is put here with a
+ * duplicate of its socket, and an epoll instance of the agent's own watches that, while others are served.
+ * When it is ready, or its deadline (SO_SNDTIMEO, SO_RCVTIMEO) has passed, the call's `resume` is run,
+ * which answers it or puts it here again. The kernel, too, holds the socket for as long as such a call
+ * lasts, so the duplicate changes nothing that anybody could see.
+ *
+ *   ready       resume(READY)
+ *   deadline    resume(TIMEOUT)
+ *   signal      answered as the kernel would (below)
+ *   target dies forgotten: at once by its pidfd, so that its ports are free again
+ *
+ * Signals: once a call was received the target sleeps killable (WAIT_KILLABLE_RECV), so other signals stay
+ * pending. Nothing tells the agent of them; it looks, in growing intervals, at the target's
+ * /proc/PID/status. A pending signal that is not blocked ends the wait with ERESTARTSYS, as the kernel's own
+ * waits do (net/core/sock.c, sock_intr_errno): the kernel, about to deliver the signal, makes it EINTR or
+ * repeats the call, by SA_RESTART. ERESTARTSYS would be seen by a program in which another thread took the
+ * signal meanwhile; where that can be, or the call has a time limit, it is EINTR.
+ *
+ * Limits: MFD_WAITS_MAX calls, two fds each; a handler runs up to LOOK_MAX_NS late; a target that waits
+ * here sleeps uninterruptibly in the eyes of ps(1), and can be stopped, but not frozen or traced anew.
+ * Source: seccomp_unotify(2), epoll(7), signal(7), socket(7), kernel/signal.c (complete_signal). */
+#include <sys/epoll.h>
+
+#include "kernel.h"
+#include "meshfd.h"
+
+#define LOOK_MIN_NS (5 * MFD_NS_PER_MS)   /* after this a signal is looked for first */
+#define LOOK_MAX_NS (100 * MFD_NS_PER_MS) /* and at most so long after the last look */
+#define LOOK_PART 4                       /* in between: a quarter of the time waited */
+
+#define ERESTARTSYS 512 /* linux/errno.h, the kernel's own; never seen by programs */
+
+enum {
+    FOR_SOCKET,
+    FOR_DEATH,
+    KINDS
+};
+
+/* mfd_waits_open - make room
+ * Return: 0 or -errno. */
+int mfd_waits_open(struct mfd_waits *waits)
+{
+    waits->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    waits->next_ns = UINT64_MAX;
+    for (unsigned i = 0; i < MFD_WAITS_MAX; i++)
+        waits->slots[i].next_free = i + 1;
+    return waits->epoll_fd < 0 ? -errno : 0;
+}
+
+static void watch_no_more(struct mfd_waits *waits, int fd)
+{
+    if (fd >= 0)
+        (void)epoll_ctl(waits->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+/* Return: the socket, which is the caller's now. */
+static int take_out(struct mfd_agent *agent, struct mfd_wait *wait)
+{
+    struct mfd_waits *waits = &agent->waits;
+
+    /* the open file lives on in the target, and would stay registered */
+    watch_no_more(waits, wait->fd);
+    watch_no_more(waits, wait->pidfd);
+    mfd_close_at(&wait->pidfd);
+    wait->resume = NULL;
+    wait->next_free = waits->first_free;
+    waits->first_free = (unsigned)(wait - waits->slots);
+    waits->n--;
+    agent->stats->waits = waits->n;
+    return mfd_take_fd(&wait->fd);
+}
+
+static void forget(struct mfd_agent *agent, struct mfd_wait *wait)
+{
+    (void)close(take_out(agent, wait));
+}
+
+static int watch(const struct mfd_waits *waits, int fd, uint32_t events, unsigned index,
+                 unsigned kind)
+{
+    struct epoll_event event = {.events = events, .data.u64 = (uint64_t)index * KINDS + kind};
+
+    return epoll_ctl(waits->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* mfd_wait_put - have a call wait until fd is ready
+ * @fd: the agent's own duplicate; taken over on success
+ * @events: of epoll(7)
+ * @timeout_ns: after the call was received; 0: none
+ * Return: 0; -EAGAIN when MFD_WAITS_MAX calls wait; -EMFILE, -ENOMEM, -ENOSPC: the agent lacks fds or room. */
+int mfd_wait_put(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                 uint32_t events, uint64_t timeout_ns, mfd_wait_resume *resume)
+{
+    struct mfd_waits *waits = &agent->waits;
+    unsigned index = waits->first_free;
+    struct mfd_wait *wait = &waits->slots[index];
+    MFD_CLOSE int pidfd = -1;
+    uint64_t now = mfd_now_ns();
+    int error;
+
+    if (index == MFD_WAITS_MAX)
+        return -EAGAIN;
+    error = mfd_target_pidfd(call->pid, &pidfd);
+    if (error == 0)
+        error = watch(waits, pidfd, EPOLLIN, index, FOR_DEATH);
+    if (error == 0)
+        error = watch(waits, fd, events, index, FOR_SOCKET);
+    if (error < 0)
+        return error;
+    waits->first_free = wait->next_free;
+    *wait = (struct mfd_wait){
+        .call = *call,
+        .resume = resume,
+        .fd = fd,
+        .pidfd = mfd_take_fd(&pidfd),
+        .deadline_ns = timeout_ns == 0 ? UINT64_MAX : call->received_ns + timeout_ns,
+        .look_ns = now + LOOK_MIN_NS,
+    };
+    waits->next_ns = earlier(waits->next_ns, earlier(wait->look_ns, wait->deadline_ns));
+    agent->stats->waits = ++waits->n;
+    return 0;
+}
+
+static void resume(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_wake wake)
+{
+    struct mfd_notification call = wait->call;
+    mfd_wait_resume *how = wait->resume;
+
+    how(agent, &call, take_out(agent, wait), wake);
+}
+
+/* mfd_waits_run - the epoll instance is readable: go on with what is ready, one after the other, so that
+ * an event is never about an earlier user of its slot */
+void mfd_waits_run(struct mfd_agent *agent)
+{
+    struct epoll_event event;
+
+    for (unsigned n = agent->waits.n; n > 0 && epoll_wait(agent->waits.epoll_fd, &event, 1, 0) == 1;
+         n--) {
+        struct mfd_wait *wait = &agent->waits.slots[event.data.u64 / KINDS];
+
+        if (event.data.u64 % KINDS == FOR_DEATH)
+            forget(agent, wait);
+        else
+            resume(agent, wait, MFD_WAKE_READY);
+    }
+}
+
+static void interrupt(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_signalled signalled)
+{
+    struct mfd_notification call = wait->call;
+    bool restart = signalled == MFD_SIGNALLED && wait->deadline_ns == UINT64_MAX;
+
+    forget(agent, wait);
+    mfd_answer_error(agent, &call, restart ? -ERESTARTSYS : -EINTR);
+}
+
+/* A signal that another thread may take is the target's if it is still there at the next look. */
+static void look(struct mfd_agent *agent, struct mfd_wait *wait, uint64_t now_ns)
+{
+    enum mfd_signalled signalled = mfd_target_signalled(wait->call.pid);
+    uint64_t interval = (now_ns - wait->call.received_ns) / LOOK_PART;
+
+    if (!mfd_notify_is_alive(&wait->call)) {
+        forget(agent, wait);
+        return;
+    }
+    if (signalled == MFD_SIGNALLED || (signalled == MFD_SIGNALLED_PERHAPS && wait->suspected)) {
+        interrupt(agent, wait, signalled);
+        return;
+    }
+    wait->suspected = signalled == MFD_SIGNALLED_PERHAPS;
+    if (wait->suspected || interval < LOOK_MIN_NS)
+        interval = LOOK_MIN_NS;
+    wait->look_ns = now_ns + earlier(interval, LOOK_MAX_NS);
+}
+
+/* mfd_waits_expire - what is due: deadlines, and looks at signals */
+void mfd_waits_expire(struct mfd_agent *agent, uint64_t now_ns)
+{
+    struct mfd_waits *waits = &agent->waits;
+    uint64_t next_ns = UINT64_MAX;
+
+    if (waits->next_ns > now_ns)
+        return;
+    waits->next_ns = UINT64_MAX; /* what is put here anew sets it, too */
+    for (unsigned i = 0; waits->n > 0 && i < MFD_WAITS_MAX; i++) {
+        struct mfd_wait *wait = &waits->slots[i];
+
+        if (wait->resume != NULL && wait->deadline_ns <= now_ns)
+            resume(agent, wait, MFD_WAKE_TIMEOUT);
+        else if (wait->resume != NULL && wait->look_ns <= now_ns)
+            look(agent, wait, now_ns);
+        if (wait->resume != NULL)
+            next_ns = earlier(next_ns, earlier(wait->look_ns, wait->deadline_ns));
+    }
+    waits->next_ns = earlier(waits->next_ns, next_ns);
+}
+
+/* mfd_waits_next_ns - when something may be due; UINT64_MAX: nothing waits */
+uint64_t mfd_waits_next_ns(const struct mfd_waits *waits)
+{
+    return waits->next_ns;
+}
+
+/* mfd_waits_forget - the listener is about to be closed, its targets are gone */
+void mfd_waits_forget(struct mfd_agent *agent, int listener)
+{
+    for (unsigned i = 0; agent->waits.n > 0 && i < MFD_WAITS_MAX; i++) {
+        struct mfd_wait *wait = &agent->waits.slots[i];
+
+        if (wait->resume != NULL && wait->call.listener == listener)
+            forget(agent, wait);
+    }
+}
