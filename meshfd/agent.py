@@ -344,7 +344,10 @@ def _added(past: Counter[Key], present: Mapping[Key, int]) -> Counter[Key]:
 
 
 async def _wait_for_exit(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # see _reap
+        return
     try:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
@@ -353,8 +356,9 @@ async def _wait_for_exit(pid: int) -> None:
 
 
 def _reap(pid: int) -> None:
-    """Bury a child that has ended: does not wait."""
-    os.waitpid(pid, 0)
+    """Bury a child that has ended: does not wait. With SIGCHLD ignored the kernel has done it."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 async def _end(agent: Agent) -> None:
@@ -368,7 +372,8 @@ async def _end(agent: Agent) -> None:
             await agent._end_orphans()  # noqa: SLF001 -- this module's own
     if waiting.cancelled_caught:
         # A program can make it wait in the kernel for memory that never comes (userfaultfd(2)).
-        os.kill(agent.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # see _reap
+            os.kill(agent.pid, signal.SIGKILL)
         await agent._end_orphans()  # noqa: SLF001
 
 

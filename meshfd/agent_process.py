@@ -4,7 +4,8 @@ Both users of an agent, `meshfd.foreground` (synchronous) and `meshfd.agent` (tr
 
 The agent is a child of ours with one end of a socket pair as its control channel. With ``inherit``
 it gets all our inheritable fds, which become those of the program that it spawns; else nothing but
-standard error, for a sanitizer's or the dynamic linker's last words.
+standard error, for a sanitizer's or the dynamic linker's last words, and no signal is ignored: what
+whoever started us in the background had ignored is not for services.
 
 ``MESHFD_AGENT`` in the environment names another executable, for tests with an instrumented one.
 """
@@ -35,6 +36,9 @@ from meshfd.model import ListeningSocket
 AGENT_VARIABLE: Final = "MESHFD_AGENT"
 
 _SANITIZER_VARIABLES: Final = {"ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS"}
+# Python ignores these two for itself; a program expects the default (signal(7)).
+_PYTHONS_OWN: Final = {signal.SIGPIPE, signal.SIGXFSZ}
+_NEVER_IGNORED: Final = {signal.SIGKILL, signal.SIGSTOP}
 _BUSY: Final = (
     "another seccomp supervisor already notifies on this process (meshfd inside meshfd, or a "
     "container runtime with its own): the kernel allows one; start meshfd outside of it"
@@ -66,13 +70,12 @@ def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
         theirs_fd = theirs.fileno()
         os.set_inheritable(theirs_fd, True)
         try:
-            # Python ignores these two for itself; a program expects the default (signal(7)).
             pid = os.posix_spawn(
                 path,
                 ["meshfd-agent", "--inherit" if inherit else "--control", str(theirs_fd)],
                 environment,
                 file_actions=actions,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+                setsigdef=_PYTHONS_OWN if inherit else signal.valid_signals() - _NEVER_IGNORED,
             )
         except OSError as error:
             ours.close()

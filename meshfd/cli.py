@@ -78,8 +78,11 @@ def _exec_status(error: MeshfdError) -> int:
 
 
 def _dispatch(words: list[str], *, debug: bool) -> int:
+    import signal
+
     from meshfd.cli_options import build_parser
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide our children's ends
     parser = build_parser()
     options = parser.parse_args(words)
     options.debug = debug

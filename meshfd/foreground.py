@@ -187,7 +187,8 @@ class Foreground:
             done = self._request(engine.encode_detach)
             self._channel.close()
             if done.value == 0:
-                os.waitpid(self._agent_pid, 0)
+                with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: it is gone
+                    os.waitpid(self._agent_pid, 0)
 
     def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
         self._seq += 1

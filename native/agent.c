@@ -101,6 +101,19 @@ static void restore_library_signals(void)
         (void)syscall(SYS_rt_sigaction, signals[i], &action, NULL, sizeof(action.mask));
 }
 
+/* Ignored, our children would be reaped by the kernel and their ends lost (wait(2), "SIGCHLD"). Programs
+ * find it as we did. */
+static int take_ends_of_children(struct mfd_agent *self)
+{
+    const struct sigaction action = {.sa_handler = SIG_DFL};
+    struct sigaction inherited;
+
+    if (sigaction(SIGCHLD, &action, &inherited) < 0)
+        return -errno;
+    self->sigchld_ignored = inherited.sa_handler == SIG_IGN;
+    return 0;
+}
+
 /* Which network namespace we are in; also for as long as we run, which never leaves it. */
 static int learn_netns(struct mfd_agent *self)
 {
@@ -129,7 +142,9 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return -errno;
     restore_library_signals();
-    error = inherit ? fill_standard_files() : close_others(control_fd);
+    error = take_ends_of_children(self);
+    if (error == 0)
+        error = inherit ? fill_standard_files() : close_others(control_fd);
     if (error == 0)
         error = learn_netns(self);
     if (error == 0)

@@ -307,6 +307,7 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
         .flags = spawn->flags,
         .stdio = inherit ? NULL : &received->fds[1],
         .nofile = agent->nofile,
+        .sigchld_ignored = agent->sigchld_ignored,
     };
     int error = -EBADMSG;
 

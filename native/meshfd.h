@@ -265,6 +265,7 @@ struct mfd_spawn_request {
     uint32_t flags;   /* MFD_SPAWN_* */
     const int *stdio; /* three fds, or NULL */
     struct rlimit nofile;
+    bool sigchld_ignored; /* it starts with SIGCHLD ignored */
 };
 
 struct mfd_spawn_result {
@@ -329,6 +330,7 @@ enum mfd_leave {
 struct mfd_agent {
     int signal_fd;
     struct rlimit nofile;  /* as inherited; programs get it back */
+    bool sigchld_ignored;  /* likewise */
     uint64_t netns_cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
     dev_t netns_device;    /* of /proc/self/ns/net, with netns_inode its identity */
     ino_t netns_inode;

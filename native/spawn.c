@@ -259,6 +259,8 @@ static int run_child(void *argument)
     if (view->working_dir[0] != '\0' && chdir(view->working_dir) < 0)
         return fail_at(child, MFD_STAGE_CHDIR, errno);
     environ = view->envp;
+    if (request->sigchld_ignored)
+        (void)signal(SIGCHLD, SIG_IGN);
     restore_signals(view->program->blocked_signals);
     (void)execvpe(view->file, view->argv, view->envp);
     return fail_at(child, MFD_STAGE_EXEC, errno);

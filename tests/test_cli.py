@@ -202,12 +202,13 @@ class Session:
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
         self.environment.pop("MESHFD_CONTROL", None)
 
-    def start(self, text: str, *options: str, **keywords: object) -> Program:
-        """Start `meshfd run`, and wait until it answers."""
+    def start(
+        self, text: str, *options: str, before: tuple[str, ...] = (), **keywords: object
+    ) -> Program:
+        """Start `meshfd run`, behind the words ``before``, and wait until it answers."""
         self.file.write_text(text)
-        program = self._processes.start(
-            [*COMMAND, "run", str(self.file), *options], env=self.environment, **keywords
-        )
+        command = [*before, *COMMAND, "run", str(self.file), *options]
+        program = self._processes.start(command, env=self.environment, **keywords)
         wait_until(lambda: self("status").code == 0, "an answer of meshfd run")
         return program
 
@@ -300,6 +301,23 @@ def test_the_terminals_interrupt_stops_in_order(session: Session) -> None:
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait() == 0
     assert "web: ended with status 0" in running.errors()
+
+
+@pytest.mark.live
+def test_ignored_signals_are_not_for_services(session: Session, tmp_path: Path) -> None:
+    """What meshfd's starter had ignored a service gets as it is by default, and its end is seen."""
+    file = tmp_path / "log"
+    service = f"""
+        [service.web]
+        command = ["sh", "-c", "grep SigIgn /proc/self/status; exit 3"]
+        log = "{file}"
+        """
+    ignoring = ("sh", "-c", "trap '' HUP INT QUIT TERM USR1 CHLD PIPE; exec \"$@\"", "sh")
+    running = session.start(f"{SLEEPER.replace('web', 'other')}{service}", before=ignoring)
+    wait_until(lambda: "web: ended with status 3" in running.errors(), "the end of the service")
+    assert int(file.read_text().split()[1], 16) == 0
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
 
 
 @pytest.mark.live

@@ -26,6 +26,7 @@ CHANGES = {
     "soft-limit": 'ulimit -Sn 64; exec "$@"',
     "hard-limit": 'ulimit -n 64; ulimit -c 0; exec "$@"',
     "ignored": 'trap "" HUP INT TERM USR1; exec "$@"',
+    "ignored-ends-of-children": 'trap "" CHLD; exec "$@"',
     "closed-input": 'exec "$@" <&-',
     "closed-output-of-errors": 'exec "$@" 2>&-',
     "file-as-input": 'exec "$@" </etc/passwd',
