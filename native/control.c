@@ -272,10 +272,8 @@ static void let_go_of_inherited(void)
  * (net/socket.c, sock_alloc). It decides nothing else that the agent does. */
 static void take_fs_identity(const struct mfd_program *program)
 {
-    if (program->gid != MFD_ANY)
-        (void)setfsgid(program->gid);
-    if (program->uid != MFD_ANY)
-        (void)setfsuid(program->uid);
+    (void)setfsgid(program->gid == MFD_ANY ? getegid() : program->gid);
+    (void)setfsuid(program->uid == MFD_ANY ? geteuid() : program->uid);
 }
 
 static int adopt_spawned(struct mfd_agent *agent, const struct mfd_spawn_result *result)
@@ -310,6 +308,8 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
         .sigchld_ignored = agent->sigchld_ignored,
     };
     int error = -EBADMSG;
+    gid_t fs_gid;
+    uid_t fs_uid;
 
     agent->ready_any = (spawn->flags & MFD_SPAWN_READY_ANY) != 0;
     mfd_listening_rearm_all(agent);
@@ -322,8 +322,16 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
     }
     if (received->n_fds == (inherit ? 1 : 4))
         error = mfd_program_open(received->fds[0], &view);
-    if (error == 0)
+    if (error == 0) {
+        /* the child is to find its directory and file with our own rights, not an earlier program's */
+        fs_gid = (gid_t)setfsgid(getegid());
+        fs_uid = (uid_t)setfsuid(geteuid());
         error = mfd_spawn(&request, &result);
+        if (error < 0) {
+            (void)setfsgid(fs_gid);
+            (void)setfsuid(fs_uid);
+        }
+    }
     if (error == 0) {
         take_fs_identity(view.program);
         error = adopt_spawned(agent, &result);

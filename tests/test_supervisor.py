@@ -37,6 +37,7 @@ from meshfd.model import (
 )
 from meshfd.protocol import Request
 from meshfd.supervisor import Supervisor
+from tests.support.need import require_tool
 from tests.support.waiting import DEADLINE_S, PAUSE_S
 
 pytestmark = pytest.mark.live
@@ -673,3 +674,21 @@ async def test_a_service_runs_as_its_user(run: Run, tmp_path: Path) -> None:
         await running.until_state("web", "running")
         await wait_until(lambda: len(file.read_text().split()) >= 3)
     assert file.read_text().split() == ["65534", "65534", "nobody"]
+
+
+async def test_a_service_that_loses_its_user(run: Run, tmp_path: Path) -> None:
+    """A reload that takes `user` away leaves nothing of it, in sockets or on the way there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the user")
+    file = tmp_path / "log"
+    owner = "use Socket; socket(my $s, PF_INET, SOCK_STREAM, 0); $|=1; print +(stat $s)[4], qq(\n)"
+    service = Service(
+        "web", (require_tool("perl"), "-e", f"{owner}; sleep"), log=str(file), track=Track.CREATE
+    )
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    async with run(replace(service, user="nobody")) as running:
+        await wait_until(lambda: file.exists() and len(file.read_text().split()) == 1)
+        await running.reload(replace(service, working_dir=private))
+        await wait_until(lambda: len(file.read_text().split()) == 2)
+    assert file.read_text().split() == ["65534", "0"]
