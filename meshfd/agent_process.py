@@ -159,10 +159,13 @@ def check_listen(done: Done, listening: ListeningSocket) -> int:
     check_done(done)
     if done.errno == errno.ENOSPC:
         raise ListenError(
-            f"cannot listen on {listening.address}: {LISTEN_MAX} sockets are the most"
+            f"cannot listen on {listening.address}: {LISTEN_MAX} sockets are the most",
+            errno=done.errno,
         )
     if done.errno:
-        raise ListenError(f"cannot listen on {listening.address}: {os.strerror(done.errno)}")
+        raise ListenError(
+            f"cannot listen on {listening.address}: {os.strerror(done.errno)}", errno=done.errno
+        )
     return done.value
 
 

@@ -11,7 +11,9 @@ difference decides how deep the change goes:
 
 Listening sockets are the same when name, address and backlog are. A socket that takes the port of
 one that goes cannot be opened before the old program has let go of it, so that needs a new agent
-too. Pure: the supervisor carries the plan out.
+too. A program that does not run has nothing to be restarted, however deep its change goes; if it
+has failed and is one that starts by itself, a change of what is started is a reason to try again.
+Pure: the supervisor carries the plan out.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from meshfd.errors import ControlError
 from meshfd.model import Configuration, ListeningSocket, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class Depth(enum.IntEnum):
@@ -92,13 +94,20 @@ class Plan:
         """The changes of just this depth."""
         return tuple(change for change in self.changed if change.depth is depth)
 
-    def summary(self) -> dict[str, list[str]]:
-        """Names of services by what is done to them, for the answer to a reload request."""
+    def summary(
+        self, *, restarted: Collection[str] = (), started: Collection[str] = ()
+    ) -> dict[str, list[str]]:
+        """Names of services by what was done to them, for the answer to a reload request.
+
+        ``restarted`` and ``started`` are those of the changed ones that were.
+        """
+        changed = [change.new.name for change in self.changed]
         return {
             "added": [service.name for service in self.added],
             "removed": [service.name for service in self.removed],
-            "restarted": [c.new.name for c in self.changed if c.depth >= Depth.PROCESS],
-            "updated": [change.new.name for change in self.at(Depth.LIVE)],
+            "restarted": [name for name in changed if name in restarted],
+            "started": [name for name in changed if name in started],
+            "updated": [n for n in changed if n not in restarted and n not in started],
             "unchanged": list(self.unchanged),
         }
 

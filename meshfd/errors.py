@@ -67,7 +67,14 @@ class SpawnError(MeshfdError):
 
 
 class ListenError(MeshfdError):
-    """A listening socket could not be opened; the text names the address and why."""
+    """A listening socket could not be opened; the text names the address and why.
+
+    ``errno`` is what the kernel answered.
+    """
+
+    def __init__(self, text: str, *, errno: int) -> None:
+        super().__init__(text)
+        self.errno = errno
 
 
 class ServiceError(MeshfdError):

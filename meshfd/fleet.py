@@ -68,12 +68,36 @@ class Fleet:
         managed = ManagedService(service, self._around)
         self._services[service.name] = managed
         try:
-            life = functools.partial(self._live, managed, tolerant=tolerant)
-            await self._nursery.start(life)
+            await self._open(managed, tolerant=tolerant)
         except BaseException:
             self._services.pop(service.name, None)
             raise
         return managed
+
+    async def stage(self, service: Service, awaited_ports: frozenset[int]) -> ManagedService:
+        """Do as `add` does, beside a service that may have the same name and these ports.
+
+        It is not one of us before `adopt`; listening sockets that cannot be opened yet are its
+        ``held_back``.
+
+        Raises:
+            MeshfdError: something cannot be opened, and waiting for the ports would not help.
+
+        """
+        managed = ManagedService(service, self._around, awaited_ports)
+        await self._open(managed, tolerant=False)
+        return managed
+
+    def adopt(self, managed: ManagedService) -> None:
+        """Take in what was staged; the one of its name was removed before."""
+        managed.awaited_ports = frozenset()
+        managed.held_back = ()
+        self._services[managed.name] = managed
+
+    async def discard(self, managed: ManagedService) -> None:
+        """End what was staged and not adopted."""
+        managed.close()
+        await self._around.pulse.until(lambda: managed.gone)
 
     async def remove(self, names: Iterable[str]) -> None:
         """Stop these services in order and forget them, listening sockets included."""
@@ -135,6 +159,9 @@ class Fleet:
         """Have every stop that is under way kill at once."""
         for managed in self.all():
             managed.hurry()
+
+    async def _open(self, managed: ManagedService, *, tolerant: bool) -> None:
+        await self._nursery.start(functools.partial(self._live, managed, tolerant=tolerant))
 
     async def _live(
         self, managed: ManagedService, *, tolerant: bool, task_status: trio.TaskStatus[None]

@@ -90,7 +90,9 @@ class Lifecycle:
         async with open_agent(options) as agent:
             runner = Runner(managed.name, agent, self._pulse, lambda: self._wishes.hurry)
             await runner.set_routes(service.routes)
-            await runner.open(service.listen)
+            managed.held_back = await runner.open(
+                service.listen, awaited_ports=managed.awaited_ports
+            )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(runner.watch)
                 managed.runner = runner

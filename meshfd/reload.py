@@ -1,17 +1,20 @@
 """Carry a new configuration out while services run.
 
 Theory of operation: everything that can be refused is tried first, and then nothing has changed:
-programs are looked up, new agents started and new listening sockets opened beside the old. Then, in
-this order: routes are replaced, sockets that went are closed, services that went are stopped;
-what had to wait for a port of theirs is opened; programs whose description changed are restarted
-and new services started. Whether they get ready is not waited for: the log and the status say it.
+programs are looked up, new agents started and new listening sockets opened beside the old. Only a
+socket whose address is taken, and whose port one of ours gives up, has to wait. Then, in this
+order: services that went, or need a new agent, are stopped; what had to wait is opened; routes are
+replaced and sockets that went closed; programs whose description changed are restarted and new
+services started. Whether they get ready is not waited for: the log and the status say it.
+
+If what had to wait cannot be opened after all, everything is put back: the sockets and services
+that had to go are there again, as they were, with new agents, and those that ran are started.
 
 Unchanged services are not touched at all. See `meshfd.changes` for how deep a change goes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -20,47 +23,160 @@ from meshfd.errors import MeshfdError, ServiceError
 from meshfd.launch import plan_launch
 from meshfd.logs import event as log
 from meshfd.order import start_order
+from meshfd.service import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
     from pathlib import Path
 
     from meshfd.fleet import Fleet
-    from meshfd.model import Configuration, Service
+    from meshfd.model import Configuration, ListeningSocket, Service
+    from meshfd.runner import Runner
+    from meshfd.service import ManagedService
 
 
 async def apply_plan(
     plan: Plan, new: Configuration, fleet: Fleet, environment: Mapping[str, str], control: Path
-) -> None:
-    """Bring the fleet from what it was to the new configuration.
+) -> dict[str, list[str]]:
+    """Bring the fleet from what it was to the new configuration; what was done, as `Plan.summary`.
 
     Raises:
-        MeshfdError: something of it cannot be; nothing has changed.
+        MeshfdError: something of it cannot be; nothing has changed, or all is put back.
 
     """
     start_order({service.name: service.depends_on for service in new.services})
     check_launches(_launched(plan), environment, control)
-    ports_given_up = _ports_given_up(plan)
-    early = [one for one in plan.added if not _takes(one, ports_given_up)]
-    late = [one for one in plan.added if _takes(one, ports_given_up)]
-    await _open_ahead(plan, early, fleet, ports_given_up)
-
     replaced = plan.at(Depth.AGENT)
     kept = [change for change in plan.changed if change.depth < Depth.AGENT]
+    running = {change.new.name for change in plan.changed if _runs(change, fleet)}
+    failed = {change.new.name for change in plan.changed if _tries_again(change, fleet)}
+
+    sockets = _Sockets(fleet, _ports_given_up(plan))
+    try:
+        for service in [*plan.added, *(change.new for change in replaced)]:
+            await sockets.stage(service)
+        for change in kept:
+            await sockets.open(change)
+        for change in kept:
+            await sockets.give_up(change)
+        await sockets.remove([*plan.removed, *(change.old for change in replaced)])
+        await sockets.open_held_back()
+    except MeshfdError as error:
+        again = await sockets.put_back()
+        if again:
+            raise ServiceError(f"{error}; started again as before: {', '.join(again)}") from error
+        raise
+    for managed in sockets.staged:
+        fleet.adopt(managed)
     for change in kept:
         await _update(change, fleet)
-    wanted = {c.new.name for c in replaced if fleet.find(c.new.name).wishes.running}
-    await fleet.remove([one.name for one in plan.removed] + [c.new.name for c in replaced])
-    for service in [*late, *(change.new for change in replaced)]:
-        await fleet.add(service, tolerant=True)
-    for change in kept:
-        await _open_late(change, fleet, ports_given_up)
 
+    restarted = {c.new.name for c in plan.changed if c.depth >= Depth.PROCESS} & running
     for change in plan.at(Depth.PROCESS):
-        managed = fleet.find(change.new.name)
-        if managed.wishes.running:
-            managed.restart()
-    fleet.ask_to_start([*(one.name for one in plan.added if one.autostart), *wanted])
+        if change.new.name in restarted:
+            fleet.find(change.new.name).restart()
+    replaced_and_ran = [change.new.name for change in replaced if change.new.name in running]
+    autostarted = [service.name for service in plan.added if service.autostart]
+    fleet.ask_to_start([*autostarted, *replaced_and_ran, *failed])
+    return plan.summary(restarted=restarted, started=failed)
+
+
+class _Sockets:
+    """The agents and listening sockets of a reload: opened, given up, and put back as they were."""
+
+    def __init__(self, fleet: Fleet, ports_given_up: frozenset[int]) -> None:
+        self.staged: list[ManagedService] = []
+        self._fleet = fleet
+        self._ports = ports_given_up
+        self._held_back: list[tuple[Runner, Sequence[ListeningSocket]]] = []
+        self._opened: list[tuple[Runner, Sequence[ListeningSocket]]] = []
+        self._closed: list[tuple[Runner, Sequence[ListeningSocket]]] = []
+        self._removed: Sequence[Service] = ()
+        self._ran: list[str] = []
+
+    async def stage(self, service: Service) -> None:
+        """Open a new service's agent and sockets."""
+        self.staged.append(await self._fleet.stage(service, self._ports))
+
+    async def open(self, change: Change) -> None:
+        """Open what a service that keeps its agent gets anew."""
+        runner = self._fleet.find(change.new.name).runner
+        if runner is None or not change.opened:  # without an agent: the next one opens them
+            return
+        self._opened.append((runner, change.opened))
+        held_back = await runner.open(change.opened, awaited_ports=self._ports)
+        self._held_back.append((runner, held_back))
+
+    async def give_up(self, change: Change) -> None:
+        """Close what such a service loses, where another waits for its port.
+
+        Raises:
+            ServiceError: its program, which runs on, has the socket and would keep the port.
+
+        """
+        runner = self._fleet.find(change.new.name).runner
+        waiting = {one.address.port for _, some in self._all_held_back() for one in some}
+        closed = [one for one in change.closed if one.address.port in waiting]
+        if runner is None or not closed:
+            return
+        for one in closed:
+            if runner.running and runner.handed.get(one):
+                raise ServiceError(
+                    f"{one.address} cannot be given up: service {change.new.name}, which runs on, "
+                    "listens there; stop it first"
+                )
+        self._closed.append((runner, closed))
+        await runner.close(closed)
+
+    async def remove(self, services: Sequence[Service]) -> None:
+        """Stop these services in order; their agents end."""
+        names = [service.name for service in services]
+        ran = [name for name in names if self._fleet.find(name).wishes.running]
+        await self._fleet.remove(names)
+        self._ran, self._removed = ran, services
+
+    async def open_held_back(self) -> None:
+        """Open what had to wait for the ports of others."""
+        for managed in self.staged:
+            if managed.runner is None:
+                raise ServiceError(f"service {managed.name}: its agent is lost")
+        for runner, listening in self._all_held_back():
+            await runner.open(listening)
+
+    def _all_held_back(self) -> list[tuple[Runner, Sequence[ListeningSocket]]]:
+        """What waits for a port."""
+        staged = [(one.runner, one.held_back) for one in self.staged]
+        return [(runner, some) for runner, some in staged if runner is not None] + self._held_back
+
+    async def put_back(self) -> list[str]:
+        """Have everything as it was; the names of services that had to be started again."""
+        for managed in self.staged:
+            await self._fleet.discard(managed)
+        for runner, listening in self._opened:
+            await _quietly(runner.close(listening))
+        for runner, listening in self._closed:
+            await _quietly(runner.open(listening))
+        for service in self._removed:
+            await self._fleet.add(service, tolerant=True)
+        self._fleet.ask_to_start(self._ran)
+        return self._ran
+
+
+async def _quietly(work: Awaitable[object]) -> None:
+    """Log what cannot be put back, and go on."""
+    try:
+        await work
+    except MeshfdError as error:
+        log(logging.ERROR, f"cannot be put back: {error}")
+
+
+def _runs(change: Change, fleet: Fleet) -> bool:
+    return fleet.find(change.new.name).wishes.running
+
+
+def _tries_again(change: Change, fleet: Fleet) -> bool:
+    state = fleet.find(change.new.name).state
+    return change.depth >= Depth.PROCESS and state is State.FAILED and change.new.autostart
 
 
 def check_launches(services: list[Service], environment: Mapping[str, str], control: Path) -> None:
@@ -91,27 +207,6 @@ def _ports_given_up(plan: Plan) -> frozenset[int]:
     return frozenset(ports)
 
 
-def _takes(service: Service, ports: frozenset[int]) -> bool:
-    return any(one.address.port in ports for one in service.listen)
-
-
-async def _open_ahead(
-    plan: Plan, added: list[Service], fleet: Fleet, ports_given_up: frozenset[int]
-) -> None:
-    """Open what needs no port of another; undone as a whole when one part fails."""
-    async with contextlib.AsyncExitStack() as undo:
-        for service in added:
-            await fleet.add(service)
-            undo.push_async_callback(fleet.remove, [service.name])
-        for change in plan.changed:
-            runner = fleet.find(change.new.name).runner
-            opened = [one for one in change.opened if one.address.port not in ports_given_up]
-            if change.depth < Depth.AGENT and opened and runner is not None:
-                await runner.open(opened)
-                undo.push_async_callback(runner.close, opened)
-        undo.pop_all()
-
-
 async def _update(change: Change, fleet: Fleet) -> None:
     managed = fleet.find(change.new.name)
     managed.service = change.new
@@ -122,16 +217,5 @@ async def _update(change: Change, fleet: Fleet) -> None:
             await managed.runner.set_routes(change.new.routes)
             log(logging.INFO, "routes replaced", service=managed.name)
         await managed.runner.close(change.closed)
-    except MeshfdError as error:
-        log(logging.ERROR, str(error), service=managed.name)
-
-
-async def _open_late(change: Change, fleet: Fleet, ports_given_up: frozenset[int]) -> None:
-    managed = fleet.find(change.new.name)
-    opened = [one for one in change.opened if one.address.port in ports_given_up]
-    if not opened or managed.runner is None:
-        return
-    try:
-        await managed.runner.open(opened)
     except MeshfdError as error:
         log(logging.ERROR, str(error), service=managed.name)

@@ -17,6 +17,7 @@ sleep can stay longer, which is logged and left behind.
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from meshfd.agent import Agent, Scope
-from meshfd.errors import AgentLostError, MeshfdError
+from meshfd.errors import AgentLostError, ListenError, MeshfdError
 from meshfd.events import (
     Emptied,
     Event,
@@ -40,7 +41,7 @@ from meshfd.redirects import RedirectCount, count_redirects
 from meshfd.sparing import Sparing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from meshfd.events import Statistics
     from meshfd.program import Program
@@ -93,17 +94,27 @@ class Runner:
         """Where connections went, by the routes in force."""
         return count_redirects(self._agent.route_counts(), self._agent.endpoint_counts())
 
-    async def open(self, listening: Sequence[ListeningSocket]) -> None:
+    async def open(
+        self, listening: Sequence[ListeningSocket], *, awaited_ports: Collection[int] = ()
+    ) -> tuple[ListeningSocket, ...]:
         """Open listening sockets; either all are open then, or none of these.
+
+        Those whose address is taken, but whose port is awaited, are left out and returned.
 
         Raises:
             ListenError: one cannot be opened.
 
         """
         opened: dict[int, ListeningSocket] = {}
+        held_back: list[ListeningSocket] = []
         try:
             for one in listening:
-                opened[await self._agent.open_listening(one)] = one
+                try:
+                    opened[await self._agent.open_listening(one)] = one
+                except ListenError as error:
+                    if error.errno != errno.EADDRINUSE or one.address.port not in awaited_ports:
+                        raise
+                    held_back.append(one)
         except BaseException:
             with trio.CancelScope(shield=True):
                 for index in opened:
@@ -111,6 +122,7 @@ class Runner:
             raise
         self._indices.update(opened)
         self.handed.update(dict.fromkeys(opened.values(), 0))
+        return tuple(held_back)
 
     async def close(self, listening: Sequence[ListeningSocket]) -> None:
         """Close listening sockets; a program that was handed one keeps it."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from meshfd.model import Service
+    from meshfd.model import ListeningSocket, Service
     from meshfd.pulse import Pulse
     from meshfd.runner import Runner
 
@@ -86,10 +86,16 @@ class ManagedService:
     ``n_ready`` counts how often it became ready, ``n_restarts`` restarts by policy; ``last_code``
     is its last exit code or minus the signal, None when it never ended; ``reason`` says in words
     why it does not run, where it should; ``runner`` is None while it has no agent; ``gone`` tells
-    that its task has ended.
+    that its task has ended. ``awaited_ports`` are those that another is about to give up, and
+    ``held_back`` the listening sockets that wait for them: a reload opens these.
     """
 
-    def __init__(self, service: Service, around: Surroundings) -> None:
+    def __init__(
+        self,
+        service: Service,
+        around: Surroundings,
+        awaited_ports: frozenset[int] = frozenset(),
+    ) -> None:
         self.service = service
         self.around = around
         self.wishes = Wishes()
@@ -101,6 +107,8 @@ class ManagedService:
         self.reason = ""
         self.runner: Runner | None = None
         self.gone = False
+        self.awaited_ports = awaited_ports
+        self.held_back: tuple[ListeningSocket, ...] = ()
         self.seen_ready: dict[str, int] = {}
 
     @property

@@ -200,9 +200,8 @@ class Supervisor:
             if names:
                 new = restrict(self._configuration, new, names)
             plan = plan_changes(self._configuration, new)
-            await apply_plan(plan, new, self._fleet, self._environment, self._control)
+            summary = await apply_plan(plan, new, self._fleet, self._environment, self._control)
             self._configuration = new
-            summary = plan.summary()
             changed = (
                 f"{verb} {', '.join(some)}"
                 for verb, some in summary.items()

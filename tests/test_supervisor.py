@@ -88,13 +88,9 @@ def address(port: int, ip: str = "127.0.0.1") -> SocketAddress:
 
 def daemon(name: str, port: int, **fields: Any) -> Service:
     """Return a service that listens on a port that is opened for it."""
-    return Service(
-        name,
-        (sys.executable, "-c", DAEMON, str(port)),
-        ready=Ready.LISTEN,
-        listen=(ListeningSocket("main", address(port)),),
-        **fields,
-    )
+    fields.setdefault("listen", (ListeningSocket("main", address(port)),))
+    command = (sys.executable, "-c", DAEMON, str(port))
+    return Service(name, command, ready=Ready.LISTEN, **fields)
 
 
 def sleeper(name: str, **fields: Any) -> Service:
@@ -539,6 +535,7 @@ async def test_an_unchanged_service_is_not_touched(run: Run) -> None:
             "added": ["new"],
             "removed": ["gone"],
             "restarted": ["changed"],
+            "started": [],
             "updated": [],
             "unchanged": ["same"],
         }
@@ -610,6 +607,86 @@ async def test_a_bad_configuration_changes_nothing(run: Run) -> None:
                     await running.reload(changed, daemon("good", free_port()), bad)
                 services = (await running.ask("status"))["services"]
                 assert [(one["name"], one["pid"]) for one in services] == [("web", before["pid"])]
+
+
+async def test_a_new_agent_that_cannot_listen_changes_nothing(run: Run) -> None:
+    """A change that needs a new agent is refused while the old one still runs."""
+    port = free_port()
+    elsewhere = ListeningSocket("main", address(port, "203.0.113.1"))  # not of this machine
+    async with run(daemon("web", port)) as running:
+        before = await running.until_state("web", "running")
+        with pytest.raises(ListenError, match=f"cannot listen on 203.0.113.1:{port}"):
+            await running.reload(replace(daemon("web", port), strict=True, listen=(elsewhere,)))
+        after = await running.service("web")
+        assert (after["pid"], after["listening"]) == (before["pid"], before["listening"])
+        assert await ask_daemon(port) == before["pid"]
+
+
+async def test_what_had_to_go_for_a_port_is_put_back(run: Run) -> None:
+    """Where a port is given up in vain, its service runs again as it was, and that is an error."""
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        other = ListeningSocket("main", address(port, "127.0.0.2"))
+        old, kept = daemon("web", port), daemon("kept", free_port())
+        async with run(old, kept) as running:
+            before = await running.until_state("web", "running")
+            kept_before = await running.until_state("kept", "running")
+            for new in (
+                [replace(old, strict=True, listen=(other,)), replace(kept, listen=())],
+                [daemon("new", port, listen=(other,)), kept],
+                [replace(kept, listen=(*kept.listen, other))],
+            ):
+                text = f"cannot listen on 127.0.0.2:{port}: .*; started again as before: web$"
+                with pytest.raises(MeshfdError, match=text):
+                    await running.reload(*new)
+                after = await running.until_state("web", "running")
+                assert after["pid"] != before["pid"]
+                assert await ask_daemon(port) == after["pid"]
+                kept_after = await running.service("kept")
+                assert kept_after["listening"] == kept_before["listening"]
+                assert kept_after["pid"] == kept_before["pid"]
+                assert len((await running.ask("status"))["services"]) == len((old, kept))
+
+
+async def test_a_port_that_a_running_service_keeps_is_no_port_to_take(run: Run) -> None:
+    """A socket that its program has and would keep is not given to another; nothing changes."""
+    port = free_port()
+    old, kept = daemon("old", port), daemon("kept", free_port())
+    moved = daemon("new", port)
+    async with run(old, kept) as running:
+        before = await running.until_state("old", "running")
+        with pytest.raises(ServiceError, match=f"127.0.0.1:{port} cannot be given up: service old"):
+            await running.reload(replace(old, listen=()), kept, moved)
+        assert (await running.service("old"))["listening"] == before["listening"]
+        assert len((await running.ask("status"))["services"]) == len((old, kept))
+        await running.ask("stop", "old")
+        await running.reload(replace(old, listen=()), kept, moved)
+        new = await running.until_state("new", "running")
+        assert await ask_daemon(port) == new["pid"]
+
+
+async def test_a_reload_says_what_became_of_what_did_not_run(run: Run) -> None:
+    """What failed is started again by a change of what is started; what was stopped is not."""
+    failing, stopped = shell("failing", "exit 3"), sleeper("stopped")
+    by_hand = shell("by-hand", "exit 3", autostart=False)
+    async with run(sleeper("other"), failing, stopped, by_hand) as running:
+        await running.until_state("failing", "failed")
+        await running.ask("start", "by-hand")
+        await running.until_state("by-hand", "failed")
+        await running.until_state("stopped", "running")
+        await running.ask("stop", "stopped")
+        summary = await running.reload(
+            sleeper("other"),
+            sleeper("failing"),
+            replace(stopped, strict=True),
+            replace(by_hand, command=FOREVER),
+        )
+        assert summary["started"] == ["failing"]
+        assert summary["restarted"] == []
+        assert summary["updated"] == ["stopped", "by-hand"]
+        await running.until_state("failing", "running")
+        assert (await running.service("stopped"))["state"] == "stopped"
+        assert (await running.service("by-hand"))["state"] == "failed"
 
 
 async def test_sighup_reloads(run: Run) -> None:
