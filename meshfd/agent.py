@@ -22,7 +22,7 @@ import enum
 import os
 import signal
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
@@ -35,7 +35,8 @@ from meshfd.agent_process import check_done, check_listen, check_spawn, split_pa
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
 from meshfd.errors import AgentLostError, MeshfdError
 from meshfd.events import Call, Emptied, Event, Exited, Statistics
-from meshfd.model import Endpoint, ListeningSocket, Route, Track, Upstream, Verdict
+from meshfd.features import Features, features_of, refuse_unfinished
+from meshfd.model import Destination, Endpoint, ListeningSocket, Route, Upstream, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -59,13 +60,13 @@ class Scope(enum.Enum):
 class AgentOptions:
     """How an agent treats its programs.
 
+    ``features``: what their filter traps; see `meshfd.features.features_of`.
     ``report_decisions``: `Redirected` and `Denied` events are wanted. ``ask_timeout_s`` and
     ``ask_open``: how long a call waits for a verdict, and whether it then passes or is refused.
     ``stop_signal`` and ``stop_timeout_s``: how the agent ends its programs when we vanish.
     """
 
-    strict: bool = False
-    track: Track = Track.CONNECT
+    features: Features = field(default_factory=Features)
     report_decisions: bool = False
     ask_timeout_s: float = 5.0
     ask_open: bool = False
@@ -107,10 +108,15 @@ class Agent:
         """Replace the route table. Connections that were made stay as they are.
 
         Raises:
+            ValueError: they need what this agent's filters do not trap (`AgentOptions.features`).
             OSError: the table cannot be compiled (`engine.compile_routes`).
             AgentLostError: the agent is gone.
 
         """
+        if not self._options.features.cover(features_of(routes)):
+            raise ValueError(
+                "UDP routes and unix sockets need a program that was started with such a route"
+            )
         async with self._routes_lock:  # the last to be sent is the one in force
             table = engine.compile_routes(routes)
             try:
@@ -194,10 +200,14 @@ class Agent:
         """Decide a call. One that has timed out, or whose program is gone, is passed over.
 
         Raises:
-            ValueError: the verdict is `Ask`, or names too many endpoints.
+            ValueError: the verdict is `Ask`, or names too many endpoints, or a unix socket where no
+                route of the program names one (`AgentOptions.features`).
             AgentLostError: the agent is gone.
 
         """
+        needed = features_of((Route(Destination(None), verdict),))
+        if not self._options.features.cover(needed):
+            raise ValueError("a verdict can name a unix socket only if some route does")
         await self._send(engine.encode_verdict(call, verdict), ())
 
     def statistics(self) -> Statistics:
@@ -229,8 +239,7 @@ class Agent:
         done = await self._request(
             lambda seq: engine.encode_setup(
                 seq,
-                strict=options.strict,
-                create=options.track is Track.CREATE,
+                options.features,
                 report_decisions=options.report_decisions,
                 ask_open=options.ask_open,
                 ask_timeout_s=options.ask_timeout_s,
@@ -432,10 +441,12 @@ async def open_agent(options: AgentOptions) -> AsyncIterator[Agent]:
     """Start an agent; it, and all that it runs, is gone when the context ends.
 
     Raises:
-        NotSupportedError: there is no agent to run, or one of another version.
+        NotSupportedError: there is no agent to run, or one of another version, or it does not do
+            what ``options.features`` ask for.
         AgentLostError: it ended before it was set up.
 
     """
+    refuse_unfinished(options.features)
     pid, blocking = start_agent(inherit=False)
     channel = trio.socket.from_stdlib_socket(blocking)
     agent = Agent(pid, channel, options)

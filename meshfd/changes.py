@@ -7,7 +7,8 @@ difference decides how deep the change goes:
     restart, backoff, ready, stop_*, routes...   the service runs on; new values hold from now on
     listen                                       sockets are opened and closed; it runs on
     command, user, environment, log...           the program is restarted, its sockets stay open
-    strict, track                                a new agent, because a filter cannot be changed
+    strict, track, transparent, io_uring         a new agent, because a filter cannot be changed
+    routes that need another filter              likewise (`meshfd.features`)
 
 Listening sockets are the same when name, address and backlog are. A socket that takes the port of
 one that goes cannot be opened before the old program has let go of it, so that needs a new agent
@@ -23,6 +24,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from meshfd.errors import ControlError
+from meshfd.features import features_of_service
 from meshfd.model import Configuration, ListeningSocket, Service
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ LIVE_FIELDS = frozenset(
     }
 )
 PROCESS_FIELDS = frozenset({"command", "working_dir", "user", "group", "environment", "log"})
-AGENT_FIELDS = frozenset({"strict", "track"})
+AGENT_FIELDS = frozenset({"strict", "track", "transparent", "io_uring"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,10 @@ def _depth(old: Service, new: Service) -> Depth:
         return Depth.NONE
     change = Change(old, new, Depth.LIVE)
     ports_given_up = {one.address.port for one in change.closed}
-    if differing & AGENT_FIELDS or any(one.address.port in ports_given_up for one in change.opened):
+    if (
+        differing & AGENT_FIELDS
+        or features_of_service(old) != features_of_service(new)
+        or any(one.address.port in ports_given_up for one in change.opened)
+    ):
         return Depth.AGENT
     return Depth.PROCESS if differing & PROCESS_FIELDS else Depth.LIVE

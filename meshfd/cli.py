@@ -59,13 +59,19 @@ def _exec(words: list[str]) -> int:
     if options.help:
         sys.stdout.write(USAGE)
         return 0
+    from meshfd.features import features_of
     from meshfd.foreground import run
 
     return run(
         routes=tuple(options.routes),
         listen=tuple(options.listen),
-        strict=options.strict,
-        track=options.track,
+        features=features_of(
+            options.routes,
+            strict=options.strict,
+            track=options.track,
+            transparent=options.transparent,
+            io_uring=options.io_uring,
+        ),
         log=options.log,
         argv=options.command,
     )

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from meshfd.config_keys import LISTEN_KEYS, SERVICE_KEYS, Table, choice, read_endpoints
-from meshfd.errors import ConfigError, Fault
+from meshfd.errors import ConfigError, Fault, RouteSyntaxError
 from meshfd.model import (
     Balance,
     Configuration,
@@ -37,7 +37,7 @@ from meshfd.model import (
     Service,
     Upstream,
 )
-from meshfd.routes import check_name, parse_destination, parse_target
+from meshfd.routes import check_name, check_route, parse_destination, parse_target
 from meshfd.toml_tables import Key, Place, Source, convert, parse_each, read_source, read_table
 from meshfd.wording import quote, suggest
 
@@ -124,7 +124,15 @@ class _Loader:
             ),
             "balance": choice("balance", Balance),
         }
-        return Upstream(**({"name": name, "endpoints": ()} | read_table(place.value, keys, place)))
+        upstream = Upstream(
+            **({"name": name, "endpoints": ()} | read_table(place.value, keys, place))
+        )
+        for address in upstream.addresses:
+            try:
+                check_route(Route(address, Redirect(upstream)))
+            except RouteSyntaxError as error:
+                self.destinations[address].fault(str(error))
+        return upstream
 
     def _addresses(self, values: list[Any], place: Place) -> tuple[Destination, ...]:
         def parse(value: object, here: Place) -> Destination:
@@ -204,7 +212,9 @@ class _Loader:
             first = seen.setdefault(destination, here)
             if first is not here:
                 raise ValueError(f"this destination has a route already, {first.key} ({first})")
-            return Route(destination, parse_target(target, known))
+            route = Route(destination, parse_target(target, known))
+            check_route(route)
+            return route
 
         return parse_each(((text, text) for text in table), place, parse)
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from meshfd.durations import parse_duration
 from meshfd.env_file import EnvFileError, check_variable, parse_env_file
 from meshfd.errors import Fault
-from meshfd.model import Backoff, Endpoint, OnExit, Ready, Restart, Track
+from meshfd.model import Backoff, Endpoint, IoUring, OnExit, Ready, Restart, Track
 from meshfd.routes import (
     WEIGHT_MAX,
     check_endpoints,
@@ -199,6 +199,8 @@ SERVICE_KEYS = {
     "on_exit": choice("on_exit", OnExit),
     "strict": _flag("strict"),
     "track": choice("track", Track),
+    "transparent": _flag("transparent"),
+    "io_uring": choice("io_uring", IoUring),
     "log": Key("log", _Text, '"inherit", "null" or a file\'s path', _log),
 }
 """``[service.NAME]``, but for ``listen`` and ``routes``."""

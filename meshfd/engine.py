@@ -44,11 +44,14 @@ from meshfd.model import (
     Deny,
     Destination,
     Endpoint,
+    EndpointAddress,
     ListeningSocket,
     Pass,
+    Protocol,
     Redirect,
     Route,
     SocketAddress,
+    UnixAddress,
     Upstream,
     Verdict,
 )
@@ -56,9 +59,10 @@ from meshfd.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from meshfd.features import Features
     from meshfd.program import Program
 
-PACKET_MAX: Final = 4096  # bytes; the largest message has about 300
+PACKET_MAX: Final = 4096  # bytes; the largest message has about 1,200
 FDS_MAX: Final = 4
 ENDPOINTS_MAX: Final[int] = lib.MFD_ENDPOINTS_MAX
 LISTEN_MAX: Final[int] = lib.MFD_LISTEN_MAX
@@ -67,6 +71,10 @@ WIRE_VERSION: Final[int] = lib.MFD_WIRE_VERSION
 _ANY: Final[int] = lib.MFD_ANY
 _COUNTER_BYTES: Final = 8
 _BALANCES: Final = {Balance.ROUND_ROBIN: lib.MFD_ROUND_ROBIN, Balance.RANDOM: lib.MFD_RANDOM}
+_PROTOCOLS: Final = {
+    Protocol.TCP: socket.IPPROTO_TCP,
+    Protocol.UDP: socket.IPPROTO_UDP,
+}
 _NOTICES: Final = {
     lib.MFD_NOTICE_UNREADABLE: NoticeKind.UNREADABLE,
     lib.MFD_NOTICE_NO_ENDPOINT: NoticeKind.NO_ENDPOINT,
@@ -126,6 +134,31 @@ def _read_address(record: Any) -> SocketAddress | None:
     return None
 
 
+def _fill_endpoint(record: Any, address: EndpointAddress) -> None:
+    if isinstance(address, SocketAddress):
+        _fill_peer(record.address, address)
+        return
+    name = address.name.encode()
+    if name.startswith(b"@"):
+        name = b"\0" + name[1:]
+    if len(name) >= lib.MFD_UNIX_PATH_MAX:
+        raise ValueError(f"{address}: the kernel takes no name as long as this")
+    record.address.family = socket.AF_UNIX
+    record.path_size = len(name)
+    ffi.memmove(record.path, name, len(name))
+
+
+def _read_endpoint(record: Any) -> EndpointAddress | None:
+    if record.address.family != socket.AF_UNIX:
+        return _read_address(record.address)
+    if not 0 < record.path_size <= lib.MFD_UNIX_PATH_MAX:
+        raise WireError("an agent's report lacks the name of a unix socket")
+    name = bytes(ffi.buffer(record.path, record.path_size))
+    if name.startswith(b"\0"):
+        name = b"@" + name[1:]
+    return UnixAddress(name.decode(errors="backslashreplace"))
+
+
 def _need_address(record: Any) -> SocketAddress:
     address = _read_address(record)
     if address is None:
@@ -173,12 +206,14 @@ class RouteTable:
             counts[given] += self._count(index)
         return counts
 
-    def lookup(self, address: SocketAddress) -> Route | None:
+    def lookup(self, address: SocketAddress, protocol: Protocol = Protocol.TCP) -> Route | None:
         """The route that an agent would apply to a connection to ``address``; None passes it."""
         record = ffi.new("struct mfd_address *")
         _fill_peer(record, address)
         verdict, rule, argument = (ffi.new("uint32_t *") for _ in range(3))
-        error = lib.mfd_engine_lookup(self.table_fd, record, verdict, rule, argument)
+        error = lib.mfd_engine_lookup(
+            self.table_fd, _PROTOCOLS[protocol], record, verdict, rule, argument
+        )
         if error < 0:
             raise OSError(-error, os.strerror(-error))
         return None if rule[0] == _ANY else self.routes[rule[0]]
@@ -195,6 +230,7 @@ def _fill_rule(rule: Any, route: Route, upstreams: dict[Upstream, int]) -> None:
     if destination.network is not None:
         _fill_address(rule.network, destination.network.network_address, 0)
         rule.prefix = destination.network.prefixlen
+    rule.protocol = _PROTOCOLS[destination.protocol]
     rule.first_port = destination.first_port
     rule.last_port = destination.last_port
     match route.verdict:
@@ -235,7 +271,7 @@ def compile_routes(routes: Sequence[Route]) -> RouteTable:
         c_upstreams[index].n_endpoints = len(upstream.endpoints)
         first += len(upstream.endpoints)
     for index, (_, endpoint) in enumerate(endpoints):
-        _fill_peer(c_endpoints[index].address, endpoint.address)
+        _fill_endpoint(c_endpoints[index], endpoint.address)
         c_endpoints[index].weight = endpoint.weight
     for index, route in enumerate(routes):
         _fill_rule(c_rules[index], route, upstreams)
@@ -263,11 +299,22 @@ def _packet(message: Any) -> bytes:
     return bytes(ffi.buffer(message))
 
 
-def encode_setup(  # noqa: PLR0913 -- one flag each
+def _feature_flags(features: Features) -> int:
+    flags: int = (
+        features.strict * lib.MFD_SETUP_STRICT
+        | features.create * lib.MFD_SETUP_CREATE
+        | features.udp * lib.MFD_SETUP_UDP
+        | features.standins * lib.MFD_SETUP_STANDINS
+        | features.transparent * lib.MFD_SETUP_TRANSPARENT
+        | features.io_uring * lib.MFD_SETUP_IO_URING
+    )
+    return flags
+
+
+def encode_setup(  # noqa: PLR0913 -- one field each
     seq: int,
+    features: Features,
     *,
-    strict: bool,
-    create: bool,
     report_decisions: bool,
     ask_open: bool,
     ask_timeout_s: float,
@@ -277,8 +324,7 @@ def encode_setup(  # noqa: PLR0913 -- one flag each
     """SETUP, the first request. The answer brings the fd of the statistics."""
     message = _message("mfd_setup", lib.MFD_MSG_SETUP, seq)
     message.flags = (
-        strict * lib.MFD_SETUP_STRICT
-        | create * lib.MFD_SETUP_CREATE
+        _feature_flags(features)
         | report_decisions * lib.MFD_SETUP_EVENTS
         | ask_open * lib.MFD_SETUP_ASK_OPEN
     )
@@ -359,7 +405,7 @@ def encode_verdict(call: Call, verdict: Verdict) -> bytes:
             message.verdict = lib.MFD_REDIRECT
             message.n_endpoints = len(endpoints)
             for index, endpoint in enumerate(endpoints):
-                _fill_peer(message.endpoints[index], endpoint.address)
+                _fill_endpoint(message.endpoints[index], endpoint.address)
         case Ask():
             raise ValueError("a verdict cannot be Ask")
         case _:
@@ -431,7 +477,7 @@ def _decode_bound(message: Any) -> Event:
 def _decode_decided(message: Any) -> Event:
     rule = _index(message.rule)
     asked = _need_address(message.asked)
-    given = _read_address(message.given)
+    given = _read_endpoint(message.given)
     if given is None:
         return Denied(message.pid, rule, asked, message.error, message.nanoseconds)
     return Redirected(
@@ -563,9 +609,8 @@ class SignalReader:
         return ReceivedSignal(signo[0], code[0] > 0, pid[0]) if n == 1 else None
 
 
-def filter_words(*, strict: bool, create: bool) -> tuple[int, ...]:
+def filter_words(features: Features) -> tuple[int, ...]:
     """The seccomp filter of a service, as the 8-byte words of its struct sock_filter."""
     words = ffi.new("uint64_t[]", lib.MFD_ENGINE_FILTER_MAX)
-    flags = strict * lib.MFD_SETUP_STRICT | create * lib.MFD_SETUP_CREATE
-    n = lib.mfd_engine_filter(flags, words)
+    n = lib.mfd_engine_filter(_feature_flags(features), words)
     return tuple(words[index] for index in range(n))

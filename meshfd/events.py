@@ -11,7 +11,7 @@ import enum
 import os
 from dataclasses import dataclass
 
-from meshfd.model import SocketAddress
+from meshfd.model import EndpointAddress, SocketAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Redirected:
     pid: int
     rule: int | None
     asked: SocketAddress
-    given: SocketAddress
+    given: EndpointAddress
     errno: int
     attempts: int
     cost_ns: int

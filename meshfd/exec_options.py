@@ -7,10 +7,12 @@ front of every program that is run under it. Options end at the first word that 
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from meshfd.errors import MeshfdError
-from meshfd.model import ListeningSocket, Route, Track
+from meshfd.model import IoUring, ListeningSocket, Route, Track
 from meshfd.routes import parse_listen, parse_route
 
 USAGE = """\
@@ -23,10 +25,12 @@ Run a command with its connections redirected and its listening sockets opened b
   --listen [NAME=]ADDRESS open this listening socket now; the command's bind() to it receives it
   --strict                nothing that the command can change after the decision is used
   --track create|connect  take sockets up when they are created, or at connect() (default)
+  --transparent           getpeername() and the like tell the address that was asked for
+  --io-uring refuse|allow allow it, and its requests go unseen (default: refuse)
   --log FILE|-            write what was redirected to this file, or to standard error
 
-DEST    ADDR[/PREFIX][:PORT[-PORT]], [IPV6]..., or :PORT for any address
-TARGET  ADDR:PORT[,ADDR:PORT...], pass, or deny[=ERRNO]
+DEST    ADDR[/PREFIX][:PORT[-PORT]], [IPV6]..., or :PORT for any address; udp:DEST for UDP
+TARGET  ADDR:PORT[,ADDR:PORT...], unix:/PATH or unix:@NAME among them, pass, or deny[=ERRNO]
 
 The most specific route wins, then the first given.
 Exit status: the command's, 128+N if signal N ended it; 125 meshfd itself failed, 126 the command
@@ -36,8 +40,11 @@ cannot be executed, 127 it is not found.
   meshfd exec --listen 127.0.0.1:6379 -- redis-server
 """
 
-FLAGS = frozenset({"--strict", "-h", "--help"})
-VALUED = frozenset({"--route", "--deny", "--listen", "--track", "--log"})
+FLAGS = frozenset({"--strict", "--transparent", "-h", "--help"})
+VALUED = frozenset({"--route", "--deny", "--listen", "--track", "--io-uring", "--log"})
+
+
+Word = TypeVar("Word", bound=enum.Enum)
 
 
 class ExecUsageError(MeshfdError):
@@ -54,6 +61,8 @@ class ExecOptions:
     listen: list[ListeningSocket] = field(default_factory=list)
     strict: bool = False
     track: Track = Track.CONNECT
+    transparent: bool = False
+    io_uring: IoUring = IoUring.REFUSE
     log: str | None = None
     command: list[str] = field(default_factory=list)
     help: bool = False
@@ -104,16 +113,20 @@ def _take(options: ExecOptions, name: str, value: str) -> None:
     elif name == "--strict":
         options.strict = True
     elif name == "--track":
-        options.track = _parse_track(value)
+        options.track = _parse_word(name, value, Track)
+    elif name == "--transparent":
+        options.transparent = True
+    elif name == "--io-uring":
+        options.io_uring = _parse_word(name, value, IoUring)
     elif name == "--log":
         options.log = value
     else:
         options.help = True
 
 
-def _parse_track(value: str) -> Track:
+def _parse_word(name: str, value: str, words: type[Word]) -> Word:
     try:
-        return Track(value)
+        return words(value)
     except ValueError:
-        words = " or ".join(track.value for track in Track)
-        raise ExecUsageError(f"exec: --track is {words}, not {value!r}") from None
+        known = " or ".join(word.value for word in words)
+        raise ExecUsageError(f"exec: {name} is {known}, not {value!r}") from None

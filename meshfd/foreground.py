@@ -40,12 +40,13 @@ from meshfd.agent_process import (
 from meshfd.engine import Done, SignalReader
 from meshfd.errors import AgentLostError, MeshfdError, SpawnError
 from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected, Stopped
-from meshfd.model import Track
+from meshfd.features import refuse_unfinished
 from meshfd.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from meshfd.features import Features
     from meshfd.model import ListeningSocket, Route
 
 EXIT_FAILURE: Final = 125
@@ -112,18 +113,18 @@ class Foreground:
         self._early: list[Event] = []
         self._agent_pid, self._channel = start_agent(inherit=True)
 
-    def prepare(self, routes: Sequence[Route], *, strict: bool, track: Track) -> None:
+    def prepare(self, routes: Sequence[Route], features: Features) -> None:
         """Set the agent up: routes and listening sockets.
 
         Raises:
             ListenError, NotSupportedError, AgentLostError: it cannot be.
 
         """
+        refuse_unfinished(features)
         done = self._request(
             lambda seq: engine.encode_setup(
                 seq,
-                strict=strict,
-                create=track is Track.CREATE,
+                features,
                 report_decisions=self._log is not None,
                 ask_open=False,
                 ask_timeout_s=0,
@@ -309,12 +310,11 @@ def _open_log(log: str | None) -> TextIO | None:
         raise MeshfdError(f"cannot open log {log}: {error.strerror}") from error
 
 
-def run(  # noqa: PLR0913 -- one an option of the command
+def run(
     *,
     routes: Sequence[Route],
     listen: Sequence[ListeningSocket],
-    strict: bool,
-    track: Track,
+    features: Features,
     log: str | None,
     argv: Sequence[str],
 ) -> int:
@@ -334,7 +334,7 @@ def run(  # noqa: PLR0913 -- one an option of the command
         blocked_signals=frozenset(blocked),
     )
     foreground = Foreground(listen, log_file)
-    foreground.prepare(routes, strict=strict, track=track)
+    foreground.prepare(routes, features)
     pid = foreground.spawn(program)
     _let_go_of_inherited({signals.fd})
     with _ended_without_agent(pid):

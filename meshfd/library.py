@@ -20,9 +20,10 @@ import trio
 from meshfd.agent import Agent, AgentOptions, open_agent, plain_errors
 from meshfd.errors import AgentLostError
 from meshfd.events import Call, Event, Exited, Statistics
-from meshfd.model import Ask, Destination, ListeningSocket, Route, Track, Verdict
+from meshfd.features import features_of
+from meshfd.model import Ask, Destination, IoUring, ListeningSocket, Route, Track, Verdict
 from meshfd.program import Program
-from meshfd.routes import parse_listen, parse_route
+from meshfd.routes import check_route, parse_listen, parse_route
 
 Decider = Callable[[Call], Awaitable[Verdict]]
 Stdio = int | IO[bytes] | IO[str] | None
@@ -66,7 +67,12 @@ class RunningProgram:
         await self._agent.signal(signo)
 
     async def set_routes(self, routes: Sequence[Route | str]) -> None:
-        """Replace the routes, at once and for all that it has started. Connections stay."""
+        """Replace the routes, at once and for all that it has started. Connections stay.
+
+        Raises:
+            ValueError: one is for UDP, or to a unix socket, and none was at the program's start.
+
+        """
         await self._agent.set_routes(_routes_of(routes))
 
     def statistics(self) -> Statistics:
@@ -99,9 +105,12 @@ class RunningProgram:
 
 
 def _routes_of(routes: Sequence[Route | str]) -> tuple[Route, ...]:
-    return tuple(
+    table = tuple(
         parse_route(route, allow_ask=True) if isinstance(route, str) else route for route in routes
     )
+    for route in table:
+        check_route(route)
+    return table
 
 
 def _fd_of(stdio: Stdio, standard: int) -> int:
@@ -121,6 +130,8 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     ask_open: bool = False,
     strict: bool = False,
     track: Track = Track.CONNECT,
+    transparent: bool = False,
+    io_uring: IoUring = IoUring.REFUSE,
     environment: Mapping[str, str] | None = None,
     working_dir: str = "",
     stdin: Stdio = None,
@@ -151,8 +162,9 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
         table = (*table, Route(Destination(None), Ask()))
     sockets = [parse_listen(one) if isinstance(one, str) else one for one in listen]
     options = AgentOptions(
-        strict=strict,
-        track=track,
+        features=features_of(
+            table, strict=strict, track=track, transparent=transparent, io_uring=io_uring
+        ),
         report_decisions=True,
         ask_timeout_s=ask_timeout_s,
         ask_open=ask_open,

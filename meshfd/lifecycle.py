@@ -22,6 +22,7 @@ import trio
 
 from meshfd.agent import AgentOptions, open_agent
 from meshfd.errors import AgentLostError, MeshfdError, SpawnError
+from meshfd.features import features_of_service
 from meshfd.launch import open_stdio, plan_launch
 from meshfd.logs import event as log
 from meshfd.restart import must_restart, restart_delay_s
@@ -82,8 +83,7 @@ class Lifecycle:
     async def _open_runner(self) -> AsyncIterator[Runner]:
         managed, service = self._managed, self._managed.service
         options = AgentOptions(
-            strict=service.strict,
-            track=service.track,
+            features=features_of_service(service),
             stop_signal=service.stop_signal,
             stop_timeout_s=service.stop_timeout_s,
         )

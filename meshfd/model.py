@@ -19,6 +19,13 @@ IPNetwork = IPv4Network | IPv6Network
 PORT_MAX = 65535
 
 
+class Protocol(enum.Enum):
+    """The transport that a route is about."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
 def format_ip(ip: IPAddress) -> str:
     """As ``str()``; mapped addresses the same in every version of Python (3.13 changed them)."""
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
@@ -33,7 +40,7 @@ def format_host(ip: IPAddress) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """An IP address and a TCP port in host order; ``str()`` writes what `parse_address` reads."""
+    """An IP address and a port in host order; ``str()`` writes what `parse_address` reads."""
 
     ip: IPAddress
     port: int
@@ -43,12 +50,29 @@ class SocketAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A stream unix socket: an absolute path, or ``@`` and a name (unix(7), abstract).
+
+    ``str()`` writes what `parse_endpoint` reads.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.name}"
+
+
+EndpointAddress = SocketAddress | UnixAddress
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """What programs connect to: a network (None: any address of both families) and its ports."""
 
     network: IPNetwork | None
     first_port: int = 0
     last_port: int = PORT_MAX
+    protocol: Protocol = Protocol.TCP
 
 
 class Balance(enum.Enum):
@@ -62,7 +86,7 @@ class Balance(enum.Enum):
 class Endpoint:
     """One server of an upstream; a weight of 0 gets no new connections."""
 
-    address: SocketAddress
+    address: EndpointAddress
     weight: int = 1
 
 
@@ -147,6 +171,13 @@ class Track(enum.Enum):
     CONNECT = "connect"
 
 
+class IoUring(enum.Enum):
+    """Whether programs may use io_uring, whose requests no filter sees."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
 class OnExit(enum.Enum):
     """What the end of a service (with no restart to come) means for the others."""
 
@@ -190,6 +221,8 @@ class Service:
     on_exit: OnExit = OnExit.NOTHING
     strict: bool = False
     track: Track = Track.CONNECT
+    transparent: bool = False
+    io_uring: IoUring = IoUring.REFUSE
     log: str = "inherit"
     listen: tuple[ListeningSocket, ...] = ()
     routes: tuple[Route, ...] = ()

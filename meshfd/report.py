@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshfd.histogram import percentile_ns
 from meshfd.logs import format_rfc3339
+from meshfd.model import IoUring
 from meshfd.redirects import RedirectCount
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class ServiceReport:
     ``since`` is when it came to that, RFC 3339 in UTC, and ``state_s`` how long ago, by the
     monotonic clock. ``pid`` is the main process, None when there is none. ``restarts`` counts those
     that its policy made. ``reason`` says why it does not run, "" when nothing is wrong.
+    ``io_uring`` is "refuse", or "allow": then what goes through io_uring goes unseen.
     """
 
     name: str
@@ -87,6 +89,7 @@ class ServiceReport:
     restarts: int
     last_exit: LastExit | None
     reason: str
+    io_uring: str = IoUring.REFUSE.value
     listening: tuple[ListeningReport, ...] = ()
     connections: ConnectionReport = field(default_factory=ConnectionReport)
 
@@ -114,6 +117,7 @@ def report_service(managed: ManagedService, now_s: float) -> ServiceReport:
         restarts=managed.n_restarts,
         last_exit=None if code is None else describe_exit(code),
         reason=managed.reason,
+        io_uring=managed.service.io_uring.value,
         listening=tuple(
             ListeningReport(one.name, str(one.address), 0 if runner is None else runner.handed[one])
             for one in (managed.service.listen if runner is None else runner.handed)

@@ -3,11 +3,13 @@
 Theory of operation: people write routes on a command line and in TOML, in one notation.
 
     DEST    ADDR[/PREFIX][:PORT[-PORT]]    an IPv6 ADDR[/PREFIX] in brackets; :PORT for any address
-    TARGET  ADDR:PORT[,ADDR:PORT...]       redirect to these endpoints, each in its turn
+            udp:DEST                       for UDP; tcp:DEST, the default, is not written back
+    TARGET  ENDPOINT[,ENDPOINT...]         redirect to these endpoints, each in its turn
             upstream:NAME                  redirect to the endpoints of that upstream
             pass                           connect where the program asked
             deny[=ERRNO]                   fail with ERRNO, or else with ECONNREFUSED
             ask                            the library's caller decides; in the library only
+    ENDPOINT  ADDR:PORT                    or, for TCP, unix:/PATH, or unix:@NAME (abstract)
     LISTEN  [NAME=]ADDR:PORT               :PORT and *:PORT are [::]:PORT, for IPv4 and IPv6
 
 What is parsed is canonical: equal meanings give equal records. An IPv4-mapped IPv6 address means
@@ -18,8 +20,9 @@ looked up: an answer could change between reading the text and using it.
 `match` is the definition of which route wins. It looks at every route; the agent's table
 (native/routes.c) gives the same answers quickly and is tested against it.
 
-Limits: `ENDPOINTS_MAX`, `WEIGHT_MAX` and `SCHEDULE_MAX` bound one upstream.
-Source: connect(2), ip(7), ipv6(7), RFC 4291 (section 2.5.5.2: mapped addresses).
+Limits: `ENDPOINTS_MAX`, `WEIGHT_MAX` and `SCHEDULE_MAX` bound one upstream. A unix socket's path
+with a comma can be written in a file's ``endpoints`` alone.
+Source: connect(2), ip(7), ipv6(7), unix(7), RFC 4291 (section 2.5.5.2: mapped addresses).
 """
 
 from __future__ import annotations
@@ -39,13 +42,16 @@ from meshfd.model import (
     Deny,
     Destination,
     Endpoint,
+    EndpointAddress,
     IPAddress,
     IPNetwork,
     ListeningSocket,
     Pass,
+    Protocol,
     Redirect,
     Route,
     SocketAddress,
+    UnixAddress,
     Upstream,
     Verdict,
     format_host,
@@ -61,6 +67,9 @@ WEIGHT_MAX = 1000
 
 SCHEDULE_MAX = 65536
 """Turns after which an upstream's order of endpoints repeats (native/routes.h)."""
+
+UNIX_NAME_MAX = 107
+"""Bytes of a unix socket's path, or of ``@`` and an abstract name: sun_path but a NUL, unix(7)."""
 
 DENY_ERRNOS: Mapping[str, int] = MappingProxyType(
     {
@@ -90,7 +99,8 @@ _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 _BARE_IPV6 = re.compile(r"[0-9A-Fa-f:./%-]+")
 _MAPPED_PREFIX = 96
 _NO_UPSTREAMS: Mapping[str, Upstream] = MappingProxyType({})
-_TARGETS = "ADDR:PORT[,ADDR:PORT...], upstream:NAME, pass or deny[=ERRNO]"
+_TARGETS = "ADDR:PORT[,ADDR:PORT...], unix:/PATH, upstream:NAME, pass or deny[=ERRNO]"
+_UNIX = "unix:"
 _PARTS = re.compile(
     r"""(?: \[ (?P<inside>[^\[\]]*) \] | (?P<bare>[^\[\]:/]*) )
         (?: / (?P<prefix>[^:]*) )?
@@ -124,13 +134,16 @@ def parse_address(text: str) -> SocketAddress:
     return _unmapped(_parse_exact(text))
 
 
-def parse_endpoint(text: str) -> SocketAddress:
-    """Read an address that connections can go to: as `parse_address`, but the port is not 0.
+def parse_endpoint(text: str) -> EndpointAddress:
+    """Read an ENDPOINT: as `parse_address`, but the port is not 0; or a unix socket.
 
     Raises:
         RouteSyntaxError: nothing can be connected to it.
 
     """
+    stripped = text.strip()
+    if stripped.startswith(_UNIX):
+        return _parse_unix(stripped.removeprefix(_UNIX), text)
     address = parse_address(text)
     if address.port == 0:
         raise RouteSyntaxError(f"{quote(text)}: nothing listens on port 0; write 1 to {PORT_MAX}")
@@ -144,7 +157,9 @@ def parse_destination(text: str) -> Destination:
         RouteSyntaxError: the text is not a DEST, or its address has bits beyond the prefix.
 
     """
-    parts = _split(text, "a destination", "10.0.0.1:80, 10.0.0.0/8, [2001:db8::/32]:80-90 or :80")
+    protocol, plain = _split_protocol(text)
+    example = "10.0.0.1:80, 10.0.0.0/8, [2001:db8::/32]:80-90 or :80"
+    parts = _split(plain, "a destination", example, whole=text)
     first_port, last_port = 0, PORT_MAX
     if parts.ports is not None:
         first, dash, last = parts.ports.partition("-")
@@ -154,16 +169,17 @@ def parse_destination(text: str) -> Destination:
         raise RouteSyntaxError(
             f"{quote(text)}: the ports run backwards; write {last_port}-{first_port}"
         )
-    return Destination(_parse_network(parts, text), first_port, last_port)
+    return Destination(_parse_network(parts, text), first_port, last_port, protocol)
 
 
 def format_destination(destination: Destination) -> str:
     """Write a destination so that `parse_destination` reads it."""
     network = destination.network
     first, last = destination.first_port, destination.last_port
-    host = "" if network is None else _format_network(network)
+    protocol = "" if destination.protocol is Protocol.TCP else f"{destination.protocol.value}:"
+    host = protocol + ("" if network is None else _format_network(network))
     if (first, last) == (0, PORT_MAX):
-        return host or "*"
+        return f"{host}*" if network is None else host
     return f"{host}:{first}" if first == last else f"{host}:{first}-{last}"
 
 
@@ -216,9 +232,11 @@ def parse_route(
         raise RouteSyntaxError(
             f"{quote(text)} is not a route; write DEST=TARGET, such as 10.0.0.1:80=127.0.0.1:8080"
         )
-    return Route(
+    route = Route(
         parse_destination(destination), parse_target(target, upstreams, allow_ask=allow_ask)
     )
+    check_route(route)
+    return route
 
 
 def parse_listen(text: str) -> ListeningSocket:
@@ -266,7 +284,7 @@ def check_endpoints(endpoints: Sequence[Endpoint]) -> None:
         raise RouteSyntaxError(
             f"{len(endpoints)} endpoints are too many; write at most {ENDPOINTS_MAX}"
         )
-    seen: set[SocketAddress] = set()
+    seen: set[EndpointAddress] = set()
     for endpoint in endpoints:
         if endpoint.address in seen:
             raise RouteSyntaxError(
@@ -289,6 +307,23 @@ def check_endpoints(endpoints: Sequence[Endpoint]) -> None:
         )
 
 
+def check_route(route: Route) -> None:
+    """Refuse a target that the destination's protocol cannot reach.
+
+    Raises:
+        RouteSyntaxError: UDP is to go to a unix socket.
+
+    """
+    if route.destination.protocol is not Protocol.UDP or not isinstance(route.verdict, Redirect):
+        return
+    for endpoint in route.verdict.upstream.endpoints:
+        if isinstance(endpoint.address, UnixAddress):
+            raise RouteSyntaxError(
+                f"{quote(format_destination(route.destination))}: UDP cannot go to a unix socket, "
+                f"{quote(str(endpoint.address))}; write ADDR:PORT"
+            )
+
+
 def route_rank(route: Route, index: int) -> tuple[int, int, int]:
     """How specific a route is: of those that match, the one with the lowest rank decides.
 
@@ -300,13 +335,15 @@ def route_rank(route: Route, index: int) -> tuple[int, int, int]:
     return -prefix, destination.last_port - destination.first_port, index
 
 
-def match(routes: Iterable[Route], address: SocketAddress) -> Route | None:
+def match(
+    routes: Iterable[Route], address: SocketAddress, protocol: Protocol = Protocol.TCP
+) -> Route | None:
     """The route that decides connections to ``address``; None means that they pass."""
     asked = _unmapped(address)
     ranked = [
         (route_rank(route, index), route)
         for index, route in enumerate(routes)
-        if _covers(route.destination, asked)
+        if route.destination.protocol is protocol and _covers(route.destination, asked)
     ]
     return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
@@ -321,7 +358,17 @@ class _Parts:
     ports: str | None
 
 
-def _split(text: str, what: str, example: str) -> _Parts:
+def _split_protocol(text: str) -> tuple[Protocol, str]:
+    stripped = text.strip()
+    for protocol in Protocol:
+        prefix = f"{protocol.value}:"
+        if stripped.startswith(prefix):
+            return protocol, stripped.removeprefix(prefix)
+    return Protocol.TCP, stripped
+
+
+def _split(text: str, what: str, example: str, *, whole: str) -> _Parts:
+    """Cut; ``whole`` is what was written, for the fault."""
     found = _PARTS.fullmatch(text.strip())
     if found is None or not text.strip():
         brackets = (
@@ -329,13 +376,13 @@ def _split(text: str, what: str, example: str) -> _Parts:
             if text.count(":") > 1 and _BARE_IPV6.fullmatch(text.strip())
             else f"this is not {what}"
         )
-        raise RouteSyntaxError(f"{quote(text)}: {brackets}; write {example}")
+        raise RouteSyntaxError(f"{quote(whole)}: {brackets}; write {example}")
     inside = found["inside"]
     if inside is None:
         return _Parts(found["bare"], bracketed=False, prefix=found["prefix"], ports=found["ports"])
     host, slash, prefix = inside.partition("/")
     if slash and found["prefix"] is not None:
-        raise RouteSyntaxError(f"{quote(text)}: there are two prefixes; write one")
+        raise RouteSyntaxError(f"{quote(whole)}: there are two prefixes; write one")
     return _Parts(
         host, bracketed=True, prefix=prefix if slash else found["prefix"], ports=found["ports"]
     )
@@ -343,13 +390,32 @@ def _split(text: str, what: str, example: str) -> _Parts:
 
 def _parse_exact(text: str) -> SocketAddress:
     """As `parse_address`, with mapped addresses left as they are."""
-    parts = _split(text, "an address and a port", "ADDR:PORT, such as 127.0.0.1:80 or [::1]:80")
+    parts = _split(
+        text, "an address and a port", "ADDR:PORT, such as 127.0.0.1:80 or [::1]:80", whole=text
+    )
     if parts.prefix is not None:
         raise RouteSyntaxError(f"{quote(text)}: a prefix has no place here; write ADDR:PORT")
     ip = _parse_ip(parts, text)
     if parts.ports is None:
         raise RouteSyntaxError(f"{quote(text)}: the port is missing; write {text.strip()}:PORT")
     return SocketAddress(ip, _parse_port(parts.ports, text))
+
+
+def _parse_unix(name: str, text: str) -> UnixAddress:
+    if not name.isprintable():  # NUL would end it early, a line's end would break the log
+        raise RouteSyntaxError(f"{quote(text)}: a unix socket's name is plain text; rename it")
+    if name in ("", "/", "@") or name[0] not in "/@":
+        raise RouteSyntaxError(
+            f"{quote(text)}: write an absolute path, such as unix:/run/app.sock, "
+            "or unix:@NAME for an abstract one"
+        )
+    size = len(name.encode())
+    if size > UNIX_NAME_MAX:
+        raise RouteSyntaxError(
+            f"{quote(text)}: the kernel takes {UNIX_NAME_MAX} bytes of a unix socket's name, "
+            f"this has {size}; make it shorter"
+        )
+    return UnixAddress(name)
 
 
 def _parse_ip(parts: _Parts, text: str) -> IPAddress:

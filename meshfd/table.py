@@ -32,6 +32,13 @@ def format_status(status: dict[str, Any]) -> str:
     redirects = [row for one in services for row in _redirect_rows(one)]
     if redirects:
         parts.append(format_table([["SERVICE", "ASKED", "GIVEN", "COUNT"], *redirects]))
+    unseen = [
+        f"{one['name']}: io_uring is allowed: what goes through it goes unseen"
+        for one in services
+        if one.get("io_uring") == "allow"
+    ]
+    if unseen:
+        parts.append("\n".join(unseen))
     reasons = [f"{one['name']}: {one['reason']}" for one in services if one["reason"]]
     if reasons:
         parts.append("\n".join(reasons))

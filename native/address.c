@@ -101,3 +101,17 @@ bool mfd_address_same_ip(const struct mfd_address *a, const struct mfd_address *
     return a->family == b->family && a->scope_id == b->scope_id &&
            memcmp(a->bytes, b->bytes, a->family == AF_INET6 ? 16 : 4) == 0;
 }
+
+/* mfd_endpoint_is_valid - is it an internet address, or a unix socket's with a name that fits? */
+bool mfd_endpoint_is_valid(const struct mfd_endpoint *endpoint)
+{
+    switch (endpoint->address.family) {
+    case AF_INET:
+    case AF_INET6:
+        return endpoint->path_size == 0;
+    case AF_UNIX:
+        return endpoint->path_size > 0 && endpoint->path_size < MFD_UNIX_PATH_MAX;
+    default:
+        return false;
+    }
+}

@@ -81,9 +81,9 @@ static void read_verdict(const struct mfd_verdict_msg *verdict, struct mfd_decis
         ret->verdict = verdict->verdict;
     if (verdict->error > 0 && verdict->error < 4096)
         ret->error = (int)verdict->error;
-    for (; candidates->n < verdict->n_endpoints && candidates->n < MFD_ENDPOINTS_MAX;
-         candidates->n++)
-        candidates->addresses[candidates->n] = &verdict->endpoints[candidates->n];
+    for (unsigned i = 0; i < verdict->n_endpoints && i < MFD_ENDPOINTS_MAX; i++)
+        if (mfd_endpoint_is_valid(&verdict->endpoints[i]))
+            candidates->endpoints[candidates->n++] = &verdict->endpoints[i];
 }
 
 /* mfd_asks_answer - a verdict came; one for a call that is no longer known is late, and ignored */

@@ -52,7 +52,7 @@ static uint64_t account(struct mfd_agent *agent, const struct mfd_notification *
 }
 
 static void report(struct mfd_agent *agent, const struct mfd_attempt *attempt, uint32_t verdict,
-                   const struct mfd_address *given, int error, unsigned attempts,
+                   const struct mfd_endpoint *given, int error, unsigned attempts,
                    uint64_t nanoseconds)
 {
     struct mfd_decided message = {
@@ -237,7 +237,7 @@ static struct outcome try_candidates(const struct mfd_socket *socket,
     struct outcome outcome = {.error = ENETUNREACH, .used = -1};
 
     for (unsigned i = 0; i < candidates->n; i++) {
-        const struct mfd_address *address = candidates->addresses[i];
+        const struct mfd_address *address = &candidates->endpoints[i]->address;
         union mfd_sockaddr sockaddr;
         socklen_t length;
 
@@ -289,7 +289,7 @@ static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     if (outcome.used < 0)
         mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
     report(agent, attempt, MFD_REDIRECT,
-           outcome.used < 0 ? NULL : candidates->addresses[outcome.used], outcome.error,
+           outcome.used < 0 ? NULL : candidates->endpoints[outcome.used], outcome.error,
            outcome.attempts, nanoseconds);
 }
 
@@ -322,7 +322,7 @@ static void choose_candidates(struct mfd_agent *agent, uint32_t index, struct mf
 
         if (endpoint->weight == 0)
             continue;
-        ret->addresses[ret->n] = &endpoint->address;
+        ret->endpoints[ret->n] = endpoint;
         ret->tallies[ret->n] = agent->tally == NULL ? NULL : &agent->tally[table->n_rules + at];
         ret->n++;
     }
@@ -418,7 +418,7 @@ static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
 
     if (mfd_address_is_wildcard(&address))
         resolve_wildcard(agent, attempt, &address);
-    mfd_routes_find(agent->table, &address, &match);
+    mfd_routes_find(agent->table, IPPROTO_TCP, &address, &match);
     attempt->rule = match.rule;
     if (match.verdict == MFD_PASS) {
         pass(agent, attempt);

@@ -295,10 +295,7 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
     const bool inherit = (spawn->flags & MFD_SPAWN_INHERIT) != 0;
     struct mfd_program_view view;
     struct mfd_spawn_result result = {.stage = MFD_STAGE_BLOCK};
-    struct mfd_filter_features features = {
-        .create = (agent->flags & MFD_SETUP_CREATE) != 0,
-        .strict = (agent->flags & MFD_SETUP_STRICT) != 0,
-    };
+    struct mfd_filter_features features = mfd_filter_features_of(agent->flags);
     struct mfd_spawn_request request = {
         .view = &view,
         .features = &features,

@@ -15,8 +15,8 @@
 static_assert(MFD_ENGINE_FILTER_MAX == MFD_FILTER_MAX, "one filter fits");
 static_assert(sizeof(struct sock_filter) == sizeof(uint64_t), "one instruction is one word");
 
-int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t *ret_verdict,
-                      uint32_t *ret_rule, uint32_t *ret_argument)
+int mfd_engine_lookup(int table_fd, uint32_t protocol, const struct mfd_address *address,
+                      uint32_t *ret_verdict, uint32_t *ret_rule, uint32_t *ret_argument)
 {
     const struct mfd_table *table;
     struct mfd_match match;
@@ -24,7 +24,7 @@ int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t 
 
     if (error < 0)
         return error;
-    mfd_routes_find(table, address, &match);
+    mfd_routes_find(table, protocol, address, &match);
     mfd_routes_unmap(table);
     *ret_verdict = match.verdict;
     *ret_rule = match.rule;
@@ -34,10 +34,7 @@ int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t 
 
 unsigned mfd_engine_filter(uint32_t setup_flags, uint64_t *ret_words)
 {
-    struct mfd_filter_features features = {
-        .create = (setup_flags & MFD_SETUP_CREATE) != 0,
-        .strict = (setup_flags & MFD_SETUP_STRICT) != 0,
-    };
+    struct mfd_filter_features features = mfd_filter_features_of(setup_flags);
     struct sock_filter program[MFD_FILTER_MAX];
     unsigned n = mfd_filter_build(&features, program);
 

@@ -13,8 +13,8 @@ int mfd_routes_compile(const struct mfd_rule *rules, uint32_t n_rules,
                        const struct mfd_endpoint *endpoints, uint32_t n_endpoints);
 
 /* What a table says of an address, as an agent would see it; 0 or -errno. */
-int mfd_engine_lookup(int table_fd, const struct mfd_address *address, uint32_t *ret_verdict,
-                      uint32_t *ret_rule, uint32_t *ret_argument);
+int mfd_engine_lookup(int table_fd, uint32_t protocol, const struct mfd_address *address,
+                      uint32_t *ret_verdict, uint32_t *ret_rule, uint32_t *ret_argument);
 
 /* The filter that SETUP flags ask for, as struct sock_filter words of 8 bytes; returns how many. */
 #define MFD_ENGINE_FILTER_MAX 256

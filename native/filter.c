@@ -13,7 +13,7 @@
  *                 with ENOSYS there
  *   sendto, ...   strict: MSG_FASTOPEN fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off,
  *                 because it would connect without connect()
- *   io_uring      fails with ENOSYS: its requests never meet seccomp
+ *   io_uring      fails with ENOSYS, because its requests never meet seccomp, or is allowed
  *   other ABIs    every call fails with ENOSYS (x32, and what the kernel may learn one day)
  *
  * Arguments are compared by their low 32 bits: the calls declare them as int.
@@ -26,6 +26,7 @@
 
 #include "abi.h"
 #include "util.h"
+#include "wire.h"
 
 #ifndef MSG_FASTOPEN
 #define MSG_FASTOPEN 0x20000000
@@ -157,7 +158,8 @@ static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
 static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
                       const struct mfd_filter_features *features)
 {
-    result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup, DO_FAIL(ENOSYS));
+    if (!features->io_uring)
+        result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup, DO_FAIL(ENOSYS));
     if (features->create)
         socket_block(as, abi->socket);
     if (features->strict)
@@ -174,6 +176,20 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
         fast_open_block(as, abi->sendmmsg, 3);
     }
     result(as, DO_ALLOW);
+}
+
+/* mfd_filter_features_of - what SETUP asked for
+ * @setup_flags: MFD_SETUP_* */
+struct mfd_filter_features mfd_filter_features_of(uint32_t setup_flags)
+{
+    return (struct mfd_filter_features){
+        .create = (setup_flags & MFD_SETUP_CREATE) != 0,
+        .strict = (setup_flags & MFD_SETUP_STRICT) != 0,
+        .udp = (setup_flags & MFD_SETUP_UDP) != 0,
+        .standins = (setup_flags & MFD_SETUP_STANDINS) != 0,
+        .transparent = (setup_flags & MFD_SETUP_TRANSPARENT) != 0,
+        .io_uring = (setup_flags & MFD_SETUP_IO_URING) != 0,
+    };
 }
 
 /* mfd_filter_build - write the filter of a service with these features

@@ -10,10 +10,15 @@
 #define MFD_FILTER_MAX 256 /* instructions; a full filter has about 120 */
 
 struct mfd_filter_features {
-    bool create; /* trap socket(): the agent makes the service's TCP sockets */
-    bool strict; /* trap every connect(), whatever its length; refuse TCP Fast Open by send */
+    bool create;      /* trap socket(): the agent makes the service's TCP sockets */
+    bool strict;      /* trap every connect(), whatever its length; refuse TCP Fast Open by send */
+    bool udp;         /* some route is for UDP */
+    bool standins;    /* some endpoint is a unix socket */
+    bool transparent; /* programs are told the addresses that they asked for */
+    bool io_uring;    /* allow it */
 };
 
+struct mfd_filter_features mfd_filter_features_of(uint32_t setup_flags);
 unsigned mfd_filter_build(const struct mfd_filter_features *features,
                           struct sock_filter ret_program[MFD_FILTER_MAX]);
 

@@ -172,7 +172,7 @@ struct mfd_attempt { /* one connect() whose target and destination are known */
 };
 
 struct mfd_candidates { /* endpoints in the order in which they are tried */
-    const struct mfd_address *addresses[MFD_ENDPOINTS_MAX];
+    const struct mfd_endpoint *endpoints[MFD_ENDPOINTS_MAX];
     uint64_t *tallies[MFD_ENDPOINTS_MAX]; /* where a connection to it is counted, or NULL */
     unsigned n;
     uint32_t *cursor; /* moved on when one was used; NULL: there is none */

@@ -2,7 +2,7 @@
  *
  * Theory of operation: a table is one sealed memfd that holds no pointers, so that a supervisor
  * builds it (routes_compile.c) and an agent maps it. What was written as rules has become a hash of
- * networks, keyed by family, prefix length and masked address; each network's ports are disjoint
+ * networks, keyed by protocol, family, prefix length and masked address; each network's ports are disjoint
  * intervals in ascending order, in which "narrowest port range, then first given" was settled when
  * the table was built. A lookup tries the prefix lengths that occur, longest first: one probe of the
  * hash and one binary search each. So it costs the same with ten routes and with a hundred thousand,
@@ -21,43 +21,44 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "address.h"
 #include "util.h"
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
 
-/* mfd_routes_mask_hash - clear the bits past the prefix, and hash what is left
+/* mfd_routes_mask_hash - clear the address's bits past the prefix, and hash what a slot is found by
  * FNV-1a with a final mix; networks come from a configuration, not from an attacker. */
-uint32_t mfd_routes_mask_hash(uint8_t bytes[16], uint16_t family, uint16_t prefix)
+uint32_t mfd_routes_mask_hash(struct mfd_slot *network)
 {
-    uint64_t hash = 0xcbf29ce484222325ULL ^ family ^ ((uint64_t)prefix << 16);
+    const uint16_t prefix = network->prefix;
+    uint64_t hash = 0xcbf29ce484222325ULL ^ network->family ^ ((uint64_t)prefix << 16) ^
+                    ((uint64_t)network->protocol << 32);
 
     for (unsigned i = 0; i < 16; i++) {
         if (i * 8 >= prefix)
-            bytes[i] = 0;
+            network->bytes[i] = 0;
         else if (prefix - i * 8 < 8)
-            bytes[i] &= (uint8_t)(0xff00u >> (prefix - i * 8));
-        hash = (hash ^ bytes[i]) * 0x100000001b3ULL;
+            network->bytes[i] &= (uint8_t)(0xff00u >> (prefix - i * 8));
+        hash = (hash ^ network->bytes[i]) * 0x100000001b3ULL;
     }
     return (uint32_t)(hash ^ (hash >> 29));
 }
 
-static const struct mfd_slot *find_slot(const struct mfd_table *table,
-                                        const struct mfd_address *address, uint16_t prefix)
+/* @wanted: protocol, family, prefix, and the address, whose bits past the prefix are cleared */
+static const struct mfd_slot *find_slot(const struct mfd_table *table, struct mfd_slot *wanted)
 {
     const struct mfd_slot *slots = mfd_table_at(table, table->slots_at);
-    uint8_t masked[16] = {0};
-    uint32_t at;
+    uint32_t at = mfd_routes_mask_hash(wanted);
 
-    memcpy(masked, address->bytes, address->family == AF_INET6 ? 16 : 4);
-    at = mfd_routes_mask_hash(masked, address->family, prefix);
     /* Ends: a valid table has a free slot. */
     for (;; at++) {
         const struct mfd_slot *slot = &slots[at & (table->n_slots - 1)];
 
         if (slot->family == 0)
             return NULL;
-        if (slot->family == address->family && slot->prefix == prefix &&
-            memcmp(slot->bytes, masked, sizeof(masked)) == 0)
+        if (slot->family == wanted->family && slot->prefix == wanted->prefix &&
+            slot->protocol == wanted->protocol &&
+            memcmp(slot->bytes, wanted->bytes, sizeof(slot->bytes)) == 0)
             return slot;
     }
 }
@@ -83,25 +84,33 @@ static const struct mfd_interval *find_interval(const struct mfd_table *table,
 }
 
 /* mfd_routes_find - the rule that decides connections to this address
- * @table: may be NULL: nothing matches */
-void mfd_routes_find(const struct mfd_table *table, const struct mfd_address *address,
-                     struct mfd_match *ret_match)
+ * @table: may be NULL: nothing matches
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP */
+void mfd_routes_find(const struct mfd_table *table, uint32_t protocol,
+                     const struct mfd_address *address, struct mfd_match *ret_match)
 {
+    struct mfd_slot wanted = {.protocol = protocol, .family = address->family};
+    const struct mfd_prefixes *of_protocol;
     const uint64_t *prefixes;
     int words;
 
     *ret_match = (struct mfd_match){.verdict = MFD_PASS, .rule = MFD_ANY};
     if (table == NULL)
         return;
-    prefixes = address->family == AF_INET ? &table->prefixes4 : table->prefixes6;
+    of_protocol = &table->prefixes[mfd_protocol_index(protocol)];
+    prefixes = address->family == AF_INET ? &of_protocol->ipv4 : of_protocol->ipv6;
     words = address->family == AF_INET ? 1 : MFD_PREFIX_WORDS;
+    /* once: each shorter prefix leaves fewer of its bits */
+    memcpy(wanted.bytes, address->bytes, address->family == AF_INET6 ? 16 : 4);
     for (int word = words - 1; word >= 0; word--) {
         for (uint64_t left = prefixes[word]; left != 0;) {
             int bit = 63 - __builtin_clzll(left);
-            const struct mfd_slot *slot = find_slot(table, address, (uint16_t)(word * 64 + bit));
-            const struct mfd_interval *interval =
-                slot == NULL ? NULL : find_interval(table, slot, address->port);
+            const struct mfd_interval *interval;
+            const struct mfd_slot *slot;
 
+            wanted.prefix = (uint16_t)(word * 64 + bit);
+            slot = find_slot(table, &wanted);
+            interval = slot == NULL ? NULL : find_interval(table, slot, address->port);
             if (interval != NULL) {
                 ret_match->verdict = interval->verdict;
                 ret_match->rule = interval->rule;
@@ -132,6 +141,8 @@ static bool slots_are_valid(const struct mfd_table *table)
             continue;
         }
         if (slot->family != AF_INET && slot->family != AF_INET6)
+            return false;
+        if (slot->protocol != IPPROTO_TCP && slot->protocol != IPPROTO_UDP)
             return false;
         if (slot->prefix > (slot->family == AF_INET ? 32 : 128))
             return false;
@@ -185,12 +196,17 @@ static bool upstreams_are_valid(const struct mfd_table *table)
             if (mfd_table_schedule(table, upstream)[j] >= upstream->n_endpoints)
                 return false;
     }
-    for (uint32_t i = 0; i < table->n_endpoints; i++) {
-        uint16_t family = mfd_table_endpoint(table, i)->address.family;
-
-        if (family != AF_INET && family != AF_INET6)
+    for (uint32_t i = 0; i < table->n_endpoints; i++)
+        if (!mfd_endpoint_is_valid(mfd_table_endpoint(table, i)))
             return false;
-    }
+    return true;
+}
+
+static bool prefixes_are_valid(const struct mfd_table *table)
+{
+    for (unsigned i = 0; i < MFD_PROTOCOLS; i++)
+        if ((table->prefixes[i].ipv4 >> 33) != 0 || (table->prefixes[i].ipv6[2] >> 1) != 0)
+            return false;
     return true;
 }
 
@@ -198,8 +214,7 @@ static bool table_is_valid(const struct mfd_table *table, uint32_t size)
 {
     return table->magic == MFD_ROUTES_MAGIC && table->version == MFD_ROUTES_VERSION &&
            table->size == size && table->n_slots > 0 &&
-           (table->n_slots & (table->n_slots - 1)) == 0 && (table->prefixes4 >> 33) == 0 &&
-           (table->prefixes6[2] >> 1) == 0 &&
+           (table->n_slots & (table->n_slots - 1)) == 0 && prefixes_are_valid(table) &&
            array_fits(table, table->slots_at, table->n_slots, sizeof(struct mfd_slot)) &&
            array_fits(table, table->intervals_at, table->n_intervals,
                       sizeof(struct mfd_interval)) &&

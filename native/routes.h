@@ -2,16 +2,24 @@
 #ifndef MESHFD_ROUTES_H
 #define MESHFD_ROUTES_H
 
+#include <netinet/in.h>
 #include <stdint.h>
 
 #include "wire.h"
 
 #define MFD_ROUTES_MAGIC 0x6d666472u
-#define MFD_ROUTES_VERSION 1
-#define MFD_ROUTES_SIZE_MAX (256u << 20) /* bytes; 100,000 routes take 8 MiB */
+#define MFD_ROUTES_VERSION 2
+#define MFD_ROUTES_SIZE_MAX (256u << 20) /* bytes; 100,000 routes take 8 MiB, endpoints 140 bytes */
 #define MFD_SCHEDULE_MAX 65536           /* slots of one upstream's schedule */
 
 #define MFD_PREFIX_WORDS 3 /* 129 possible lengths of an IPv6 prefix, a bit each */
+#define MFD_PROTOCOLS 2    /* TCP, UDP */
+
+/* The lengths of one protocol's networks: bit n: some network of n bits is in the hash. */
+struct mfd_prefixes {
+    uint64_t ipv4;
+    uint64_t ipv6[MFD_PREFIX_WORDS];
+};
 
 /* The file: this record, then five arrays at the offsets that it gives. */
 struct mfd_table {
@@ -29,8 +37,7 @@ struct mfd_table {
     uint32_t upstreams_at;
     uint32_t endpoints_at;
     uint32_t schedule_at;
-    uint64_t prefixes4;                   /* bit n: some network of n bits is in the hash */
-    uint64_t prefixes6[MFD_PREFIX_WORDS]; /* likewise */
+    struct mfd_prefixes prefixes[MFD_PROTOCOLS];
 };
 
 /* One network: its ports are a run of disjoint, ascending intervals. */
@@ -38,9 +45,9 @@ struct mfd_slot {
     uint8_t bytes[16]; /* masked to the prefix */
     uint16_t family;   /* 0: a free slot */
     uint16_t prefix;
+    uint32_t protocol; /* IPPROTO_* */
     uint32_t first_interval;
     uint32_t n_intervals;
-    uint32_t pad_;
 };
 
 struct mfd_interval {
@@ -73,9 +80,15 @@ int mfd_routes_compile(const struct mfd_rule *rules, uint32_t n_rules,
                        const struct mfd_endpoint *endpoints, uint32_t n_endpoints);
 int mfd_routes_map(int table_fd, const struct mfd_table **ret_table);
 void mfd_routes_unmap(const struct mfd_table *table);
-void mfd_routes_find(const struct mfd_table *table, const struct mfd_address *address,
-                     struct mfd_match *ret_match);
-uint32_t mfd_routes_mask_hash(uint8_t bytes[16], uint16_t family, uint16_t prefix);
+void mfd_routes_find(const struct mfd_table *table, uint32_t protocol,
+                     const struct mfd_address *address, struct mfd_match *ret_match);
+uint32_t mfd_routes_mask_hash(struct mfd_slot *network);
+
+/* Which of mfd_table.prefixes is this protocol's. */
+static inline unsigned mfd_protocol_index(uint32_t protocol)
+{
+    return protocol == IPPROTO_UDP;
+}
 
 static inline const void *mfd_table_at(const struct mfd_table *table, uint32_t offset)
 {

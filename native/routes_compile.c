@@ -19,14 +19,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "routes.h"
 #include "util.h"
 
 /* A rule for one family, keyed by its network. */
 struct entry {
-    uint8_t bytes[16];
-    uint16_t family;
-    uint16_t prefix;
+    struct mfd_slot network;
     uint32_t width; /* ports covered */
     uint32_t rule;
 };
@@ -42,8 +41,7 @@ struct build {
     struct mfd_table_upstream *upstreams;
     uint16_t *schedule;
     uint32_t n_schedule;
-    uint64_t prefixes4;
-    uint64_t prefixes6[MFD_PREFIX_WORDS];
+    struct mfd_prefixes prefixes[MFD_PROTOCOLS];
 };
 
 static void build_free(struct build *build)
@@ -57,8 +55,10 @@ static void build_free(struct build *build)
 
 #define BUILD_FREE __attribute__((cleanup(build_free)))
 
-static int compare_networks(const struct entry *a, const struct entry *b)
+static int compare_networks(const struct mfd_slot *a, const struct mfd_slot *b)
 {
+    if (a->protocol != b->protocol)
+        return a->protocol < b->protocol ? -1 : 1;
     if (a->family != b->family)
         return a->family < b->family ? -1 : 1;
     if (a->prefix != b->prefix)
@@ -71,7 +71,7 @@ static int compare_entries(const void *left, const void *right)
 {
     const struct entry *a = left;
     const struct entry *b = right;
-    int order = compare_networks(a, b);
+    int order = compare_networks(&a->network, &b->network);
 
     if (order != 0)
         return order;
@@ -93,13 +93,16 @@ static void add_entry(struct build *build, uint32_t rule, uint16_t family)
     const struct mfd_rule *given = &build->rules[rule];
     struct entry *entry = &build->entries[build->n_entries++];
 
-    *entry = (struct entry){.family = family, .rule = rule};
+    *entry = (struct entry){
+        .network = {.family = family, .protocol = given->protocol},
+        .rule = rule,
+    };
     entry->width = (uint32_t)given->last_port - given->first_port + 1;
     if (given->network.family != 0) {
-        entry->prefix = given->prefix;
-        memcpy(entry->bytes, given->network.bytes, family == AF_INET6 ? 16 : 4);
+        entry->network.prefix = given->prefix;
+        memcpy(entry->network.bytes, given->network.bytes, family == AF_INET6 ? 16 : 4);
     }
-    (void)mfd_routes_mask_hash(entry->bytes, family, entry->prefix);
+    (void)mfd_routes_mask_hash(&entry->network);
 }
 
 static bool rule_is_valid(const struct mfd_rule *rule, uint32_t n_upstreams)
@@ -109,6 +112,8 @@ static bool rule_is_valid(const struct mfd_rule *rule, uint32_t n_upstreams)
     if (rule->first_port > rule->last_port)
         return false;
     if (family != 0 && family != AF_INET && family != AF_INET6)
+        return false;
+    if (rule->protocol != IPPROTO_TCP && rule->protocol != IPPROTO_UDP)
         return false;
     if (rule->prefix > (family == AF_INET ? 32 : family == AF_INET6 ? 128 : 0))
         return false;
@@ -211,23 +216,19 @@ static void settle_ports(struct build *build, const struct entry *entries, uint3
 
 static void put_slot(struct build *build, const struct entry *entry, uint32_t first, uint32_t n)
 {
-    struct mfd_slot slot = {
-        .family = entry->family,
-        .prefix = entry->prefix,
-        .first_interval = first,
-        .n_intervals = n,
-    };
-    uint32_t at;
+    struct mfd_slot slot = entry->network;
+    struct mfd_prefixes *prefixes = &build->prefixes[mfd_protocol_index(slot.protocol)];
+    uint32_t at = mfd_routes_mask_hash(&slot);
 
-    memcpy(slot.bytes, entry->bytes, sizeof(slot.bytes));
-    at = mfd_routes_mask_hash(slot.bytes, slot.family, slot.prefix);
+    slot.first_interval = first;
+    slot.n_intervals = n;
     while (build->slots[at & (build->n_slots - 1)].family != 0)
         at++;
     build->slots[at & (build->n_slots - 1)] = slot;
     if (slot.family == AF_INET)
-        build->prefixes4 |= 1ULL << slot.prefix;
+        prefixes->ipv4 |= 1ULL << slot.prefix;
     else
-        build->prefixes6[slot.prefix / 64] |= 1ULL << (slot.prefix % 64);
+        prefixes->ipv6[slot.prefix / 64] |= 1ULL << (slot.prefix % 64);
 }
 
 static int build_networks(struct build *build, uint32_t n_rules)
@@ -260,7 +261,7 @@ static int build_networks(struct build *build, uint32_t n_rules)
         uint32_t end = i + 1;
 
         while (end < build->n_entries &&
-               compare_networks(&build->entries[i], &build->entries[end]) == 0)
+               compare_networks(&build->entries[i].network, &build->entries[end].network) == 0)
             end++;
         settle_ports(build, &build->entries[i], end - i, scratch);
         put_slot(build, &build->entries[i], first, build->n_intervals - first);
@@ -366,7 +367,7 @@ static int build_upstreams(struct build *build, const struct mfd_upstream *upstr
     if (build->upstreams == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < n_endpoints; i++)
-        if (endpoints[i].address.family != AF_INET && endpoints[i].address.family != AF_INET6)
+        if (!mfd_endpoint_is_valid(&endpoints[i]))
             return -EINVAL;
     for (uint32_t i = 0; i < n_upstreams; i++) {
         const struct mfd_upstream *given = &upstreams[i];
@@ -468,9 +469,8 @@ int mfd_routes_compile(const struct mfd_rule *rules, uint32_t n_rules,
         .n_upstreams = n_upstreams,
         .n_endpoints = n_endpoints,
         .n_schedule = build.n_schedule,
-        .prefixes4 = build.prefixes4,
     };
-    memcpy(table.prefixes6, build.prefixes6, sizeof(table.prefixes6));
+    memcpy(table.prefixes, build.prefixes, sizeof(table.prefixes));
     table.slots_at = place(&at, build.n_slots, sizeof(struct mfd_slot));
     table.intervals_at = place(&at, build.n_intervals, sizeof(struct mfd_interval));
     table.upstreams_at = place(&at, n_upstreams, sizeof(struct mfd_table_upstream));

@@ -16,20 +16,29 @@
 #include <stdint.h>
 
 /* cdef begin */
-#define MFD_WIRE_VERSION 1
+#define MFD_WIRE_VERSION 2
 
-#define MFD_NAME_MAX 64     /* bytes of a listening socket's name, its NUL included */
-#define MFD_ENDPOINTS_MAX 8 /* endpoints that one verdict, and one connect, may try */
-#define MFD_LISTEN_MAX 64   /* listening sockets of one service */
-#define MFD_ANY 0xffffffffu /* "none" where an index is expected, "keep" where an id is */
+#define MFD_UNIX_PATH_MAX 108 /* of sockaddr_un, a path's NUL included */
+#define MFD_NAME_MAX 64       /* bytes of a listening socket's name, its NUL included */
+#define MFD_ENDPOINTS_MAX 8   /* endpoints that one verdict, and one connect, may try */
+#define MFD_LISTEN_MAX 64     /* listening sockets of one service */
+#define MFD_ANY 0xffffffffu   /* "none" where an index is expected, "keep" where an id is */
 
 /* An address as people write it. v4-mapped IPv6 is always held as IPv4, except where a listening
  * socket is opened with it on purpose. */
 struct mfd_address {
-    uint16_t family; /* AF_INET, AF_INET6; 0: none */
+    uint16_t family; /* AF_INET, AF_INET6; 0: none; in an endpoint also AF_UNIX, and no more */
     uint16_t port;
     uint32_t scope_id; /* IPv6 interface index, or 0 */
     uint8_t bytes[16]; /* network order; the first 4 for AF_INET */
+};
+
+/* Where a connection may go: an internet address, or a stream unix socket. */
+struct mfd_endpoint {
+    struct mfd_address address;
+    uint32_t weight;              /* in a route table; 0 gets no new connections */
+    uint32_t path_size;           /* AF_UNIX: bytes of path, without a NUL at the end; else 0 */
+    char path[MFD_UNIX_PATH_MAX]; /* a NUL first: abstract */
 };
 
 enum mfd_msg_type {
@@ -63,10 +72,14 @@ enum mfd_verdict {
 };
 
 /* mfd_setup.flags */
-#define MFD_SETUP_STRICT 1   /* no CONTINUE after a decision */
-#define MFD_SETUP_CREATE 2   /* track = "create": sockets are made by the agent */
-#define MFD_SETUP_EVENTS 4   /* send MFD_MSG_DECIDED */
-#define MFD_SETUP_ASK_OPEN 8 /* an `ask` without an answer in time passes; else ECONNREFUSED */
+#define MFD_SETUP_STRICT 1       /* no CONTINUE after a decision */
+#define MFD_SETUP_CREATE 2       /* track = "create": sockets are made by the agent */
+#define MFD_SETUP_EVENTS 4       /* send MFD_MSG_DECIDED */
+#define MFD_SETUP_ASK_OPEN 8     /* an `ask` without an answer in time passes; else ECONNREFUSED */
+#define MFD_SETUP_UDP 16         /* some route is for UDP */
+#define MFD_SETUP_STANDINS 32    /* some endpoint is a unix socket */
+#define MFD_SETUP_TRANSPARENT 64 /* programs are told the addresses that they asked for */
+#define MFD_SETUP_IO_URING 128   /* io_uring is allowed, and unseen */
 
 /* mfd_spawn.flags */
 #define MFD_SPAWN_INHERIT 1 /* the child keeps the agent's own open fds; the agent then lets go */
@@ -156,7 +169,7 @@ struct mfd_verdict_msg {
     uint32_t error; /* errno for MFD_DENY */
     uint32_t n_endpoints;
     uint32_t pad_;
-    struct mfd_address endpoints[MFD_ENDPOINTS_MAX];
+    struct mfd_endpoint endpoints[MFD_ENDPOINTS_MAX];
 };
 
 struct mfd_done {
@@ -189,7 +202,8 @@ struct mfd_decided {
     uint32_t attempts;
     uint32_t nanoseconds; /* from receiving the call to just before its answer */
     struct mfd_address asked;
-    struct mfd_address given; /* endpoint; family 0 when denied */
+    struct mfd_endpoint given; /* family 0 when denied */
+    uint32_t pad_;
 };
 
 struct mfd_call {
@@ -263,6 +277,7 @@ struct mfd_rule {
     uint16_t verdict;
     uint32_t upstream; /* REDIRECT: index */
     uint32_t error;    /* DENY: errno */
+    uint32_t protocol; /* IPPROTO_TCP, IPPROTO_UDP */
 };
 
 enum mfd_balance {
@@ -274,12 +289,6 @@ struct mfd_upstream {
     uint32_t balance;
     uint32_t first_endpoint;
     uint32_t n_endpoints;
-    uint32_t pad_;
-};
-
-struct mfd_endpoint {
-    struct mfd_address address;
-    uint32_t weight;
     uint32_t pad_;
 };
 /* cdef end */

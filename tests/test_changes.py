@@ -25,6 +25,7 @@ from meshfd.model import (
     Backoff,
     Configuration,
     Destination,
+    IoUring,
     ListeningSocket,
     OnExit,
     Pass,
@@ -35,6 +36,7 @@ from meshfd.model import (
     SocketAddress,
     Track,
 )
+from meshfd.routes import parse_route
 
 
 def listening(port: int, *, name: str = "http", backlog: int = 4096) -> ListeningSocket:
@@ -54,6 +56,8 @@ CHANGES: dict[str, tuple[Any, Depth]] = {
     "log": ("null", Depth.PROCESS),
     "strict": (True, Depth.AGENT),
     "track": (Track.CONNECT if BASE.track is Track.CREATE else Track.CREATE, Depth.AGENT),
+    "transparent": (True, Depth.AGENT),
+    "io_uring": (IoUring.ALLOW, Depth.AGENT),
     "depends_on": (("db",), Depth.LIVE),
     "restart": (Restart.ALWAYS, Depth.LIVE),
     "backoff": (Backoff(1, 2, 3), Depth.LIVE),
@@ -104,6 +108,20 @@ def test_a_port_that_is_given_up_and_taken_needs_a_new_agent(new: ListeningSocke
     """A socket cannot be opened beside the one whose port it takes."""
     plan = plan_changes(Configuration((BASE,)), Configuration((replace(BASE, listen=(new,)),)))
     assert plan.changed[0].depth is Depth.AGENT
+
+
+@pytest.mark.parametrize("text", ["udp::53=127.0.0.1:53", ":80=127.0.0.1:80,unix:/run/a.sock"])
+def test_routes_that_need_another_filter_need_a_new_agent(text: str) -> None:
+    """A filter cannot be changed: the first such route, and the end of the last, take a new one."""
+    plain = (parse_route(":80=127.0.0.1:80"),)
+    more = (*plain, parse_route(text))
+    for old, new, depth in (
+        (plain, more, Depth.AGENT),
+        (more, plain, Depth.AGENT),
+        (more, (*more, parse_route(":81=pass")), Depth.LIVE),
+    ):
+        before, after = (Configuration((replace(BASE, routes=one),)) for one in (old, new))
+        assert plan_changes(before, after).changed[0].depth is depth
 
 
 def test_sockets_are_opened_and_closed_alone() -> None:

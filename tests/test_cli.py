@@ -17,7 +17,7 @@ import pytest
 from meshfd.cli import main
 from meshfd.errors import RouteSyntaxError
 from meshfd.exec_options import FLAGS, USAGE, VALUED, ExecUsageError, parse_exec_options
-from meshfd.model import Deny, ListeningSocket, Pass, SocketAddress, Track
+from meshfd.model import Deny, IoUring, ListeningSocket, Pass, SocketAddress, Track
 from meshfd.routes import parse_route
 from tests.support.command import COMMAND
 from tests.support.ordinary_user import as_ordinary_user
@@ -45,7 +45,14 @@ def test_exec_options() -> None:
     assert isinstance(options.routes[2].verdict, Pass)
     assert options.listen == [ListeningSocket("web", SocketAddress(ip_address("127.0.0.1"), 80))]
     assert (options.strict, options.track, options.log) == (True, Track.CONNECT, "-")
+    assert (options.transparent, options.io_uring) == (False, IoUring.REFUSE)
     assert options.command == ["cmd", "--strict"]
+
+
+def test_exec_options_of_the_filter() -> None:
+    """What is asked for besides is read as well."""
+    options = parse_exec_options(["--transparent", "--io-uring=allow", "cmd"])
+    assert (options.transparent, options.io_uring) == (True, IoUring.ALLOW)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,7 @@ def test_exec_options_end_where_the_command_begins(words: list[str], command: li
         (["--strict=yes", "cmd"], "unknown option --strict=yes"),
         (["-x", "cmd"], "unknown option -x"),
         (["--rout", "a=b", "cmd"], "unknown option --rout"),
+        (["--io-uring", "yes", "cmd"], "--io-uring is refuse or allow, not 'yes'"),
         (["--track", "sometimes", "cmd"], "--track is create or connect, not 'sometimes'"),
     ],
 )

@@ -26,6 +26,7 @@ from meshfd.model import (
     Deny,
     Destination,
     Endpoint,
+    IoUring,
     ListeningSocket,
     OnExit,
     Pass,
@@ -36,6 +37,7 @@ from meshfd.model import (
     Service,
     SocketAddress,
     Track,
+    UnixAddress,
     Upstream,
 )
 from meshfd.routes import format_destination, parse_destination, parse_target
@@ -97,6 +99,8 @@ ready = "listen"
 on_exit = "stop-all"
 strict = true
 track = "create"
+transparent = true
+io_uring = "allow"
 log = "web.log"
 
 [[service.web.listen]]
@@ -113,6 +117,7 @@ address = ":81"
 "10.0.0.1:80" = "pass"
 "10.0.0.0/8" = "deny=ENETUNREACH"
 ":5432" = "upstream:db"
+"udp:10.0.0.53:53" = "127.0.0.1:53"
 "10.1.0.0/16:80" = "127.0.0.1:1,127.0.0.2:2"
 
 [service.db]
@@ -120,7 +125,8 @@ command = ["db"]
 
 [upstream.db]
 addresses = ["10.9.0.1:5432", "[::ffff:10.9.0.2]:5432"]
-endpoints = ["127.0.0.1:5432", { address = "[::1]:5432", weight = 3 }]
+endpoints = ["127.0.0.1:5432", { address = "[::1]:5432", weight = 3 },
+    "unix:/run/db.sock", { address = "unix:@db, the second", weight = 2 }]
 balance = "random"
 """
 
@@ -131,7 +137,12 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
     (tmp_path / "second.env").write_text("# later files win\nC='second'\n")
     db = Upstream(
         "db",
-        (Endpoint(address("127.0.0.1", 5432)), Endpoint(address("::1", 5432), weight=3)),
+        (
+            Endpoint(address("127.0.0.1", 5432)),
+            Endpoint(address("::1", 5432), weight=3),
+            Endpoint(UnixAddress("/run/db.sock")),
+            Endpoint(UnixAddress("@db, the second"), weight=2),
+        ),
         (parse_destination("10.9.0.1:5432"), parse_destination("10.9.0.2:5432")),
         Balance.RANDOM,
     )
@@ -153,6 +164,8 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         on_exit=OnExit.STOP_ALL,
         strict=True,
         track=Track.CREATE,
+        transparent=True,
+        io_uring=IoUring.ALLOW,
         log=str(tmp_path / "web.log"),
         listen=(
             ListeningSocket("http", address("::", 80), backlog=128, v6only=True),
@@ -162,6 +175,7 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
             Route(parse_destination("10.0.0.1:80"), Pass()),
             Route(parse_destination("10.0.0.0/8"), Deny(errno.ENETUNREACH)),
             Route(parse_destination(":5432"), Redirect(db)),
+            Route(parse_destination("udp:10.0.0.53:53"), parse_target("127.0.0.1:53")),
             Route(parse_destination("10.1.0.0/16:80"), parse_target("127.0.0.1:1,127.0.0.2:2")),
             *from_db,
         ),
@@ -284,6 +298,8 @@ SERVICE_FAULTS = [
         '3: service.a.restart: expected "no", "on-failure" or "always", found "on-failur"',
     ),
     ('track = "bind"', '3: service.a.track: expected "create" or "connect", found "bind"'),
+    ("transparent = 1", "3: service.a.transparent: expected true or false, found 1"),
+    ("io_uring = true", '3: service.a.io_uring: expected "refuse" or "allow", found true'),
     ("ready = false", '3: service.a.ready: expected "exec" or "listen", found false'),
     ('on_exit = "stop"', '3: service.a.on_exit: expected "nothing" or "stop-all", found "stop"'),
     (
@@ -516,6 +532,17 @@ ENDPOINT = 'endpoints = ["127.0.0.1:1"]\n'
             (
                 "4: upstream.u.addresses[1]: this is already an address of upstream.u.addresses[0] "
                 "(a.toml:3); drop one"
+            ),
+        ),
+        (
+            "endpoints = ['unix:app.sock']",
+            '2: upstream.u.endpoints[0]: "unix:app.sock": write an absolute path, such as',
+        ),
+        (
+            "endpoints = ['unix:/a']\naddresses = [':53',\n'udp::53']",
+            (
+                '4: upstream.u.addresses[1]: "udp::53": UDP cannot go to a unix socket, "unix:/a"; '
+                "write ADDR:PORT"
             ),
         ),
         (f"{ENDPOINT}adresses = []", "3: upstream.u.adresses: this key is not known; did you mean"),

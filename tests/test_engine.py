@@ -37,6 +37,7 @@ from meshfd.events import (
     Statistics,
     Stopped,
 )
+from meshfd.features import Features
 from meshfd.model import (
     Ask,
     Balance,
@@ -45,9 +46,11 @@ from meshfd.model import (
     Endpoint,
     ListeningSocket,
     Pass,
+    Protocol,
     Redirect,
     Route,
     SocketAddress,
+    UnixAddress,
     Upstream,
     Verdict,
 )
@@ -55,6 +58,7 @@ from meshfd.program import Program
 
 HERE = SocketAddress(ip_address("127.0.0.1"), 80)
 THERE = SocketAddress(ip_address("2001:db8::1"), 443)
+HIDDEN = UnixAddress("@hidden")
 
 # --- route tables --------------------------------------------------------------------------------
 
@@ -65,6 +69,7 @@ UPSTREAMS = (
         (
             Endpoint(SocketAddress(ip_address("::1"), 8002), weight=3),
             Endpoint(SocketAddress(ip_address("127.0.0.1"), 8003), weight=0),
+            Endpoint(UnixAddress("/run/two.sock")),
         ),
         balance=Balance.RANDOM,
     ),
@@ -108,7 +113,12 @@ networks = st.none() | st.one_of(
     ),
 )
 port_ranges = st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)).map(sorted)
-destinations = st.builds(lambda network, ports: Destination(network, *ports), networks, port_ranges)
+destinations = st.builds(
+    lambda network, ports, protocol: Destination(network, ports[0], ports[1], protocol),
+    networks,
+    port_ranges,
+    st.sampled_from(Protocol),
+)
 tables = st.lists(st.builds(Route, destinations, st.sampled_from(VERDICTS)), max_size=25)
 
 
@@ -122,13 +132,15 @@ def compiled(given_routes: list[Route]) -> Iterator[RouteTable]:
         table.close()
 
 
-def naive_match(given_routes: list[Route], address: SocketAddress) -> int | None:
+def naive_match(
+    given_routes: list[Route], address: SocketAddress, protocol: Protocol
+) -> int | None:
     """Return the index of the winner, by looking at integers alone."""
     best: tuple[int, int, int] | None = None
     for index, route in enumerate(given_routes):
         network = route.destination.network
         first, last = route.destination.first_port, route.destination.last_port
-        if not first <= address.port <= last:
+        if not first <= address.port <= last or route.destination.protocol is not protocol:
             continue
         prefix = 0
         if network is not None:
@@ -144,18 +156,18 @@ def naive_match(given_routes: list[Route], address: SocketAddress) -> int | None
     return None if best is None else -best[2]
 
 
-@given(tables, st.lists(addresses, min_size=1, max_size=12))
+@given(tables, st.lists(st.tuples(addresses, st.sampled_from(Protocol)), min_size=1, max_size=12))
 @settings(max_examples=200, deadline=None)
 def test_compiled_routes_decide_like_both_matchers(
-    given_routes: list[Route], asked: list[SocketAddress]
+    given_routes: list[Route], asked: list[tuple[SocketAddress, Protocol]]
 ) -> None:
     """What C looks up is what the definition says, and what counting bits by hand says."""
     with compiled(given_routes) as table:
-        for address in asked:
-            winner = naive_match(given_routes, address)
+        for address, protocol in asked:
+            winner = naive_match(given_routes, address, protocol)
             expected = None if winner is None else given_routes[winner]
-            assert table.lookup(address) is expected
-            assert routes.match(given_routes, address) is expected
+            assert table.lookup(address, protocol) is expected
+            assert routes.match(given_routes, address, protocol) is expected
 
 
 @pytest.mark.parametrize("text", ["127.66.0.1:80", "[::ffff:127.66.0.1]:80"])
@@ -185,9 +197,9 @@ def test_counts_start_at_zero_and_follow_the_agent() -> None:
     with compiled([one, two, one]) as table:
         assert table.endpoints == tuple(pairs)  # shared by the routes, so there once
         assert table.route_counts() == {one: 0, two: 0}
-        os.pwrite(table.tally_fd, struct.pack("=5Q", 1, 2, 0, 3, 2**40), 0)
+        os.pwrite(table.tally_fd, struct.pack("=6Q", 1, 2, 0, 3, 2**40, 7), 0)
         assert table.route_counts() == {one: 1, two: 2}  # the second of the same adds nothing
-        assert table.endpoint_counts() == dict(zip(pairs, (3, 2**40), strict=True))
+        assert table.endpoint_counts() == dict(zip(pairs, (3, 2**40, 7), strict=True))
 
 
 def test_a_table_cannot_change_any_more() -> None:
@@ -286,11 +298,15 @@ def read_request(kind: str, packet: bytes, message_type: int, seq: int) -> Any:
     return copy
 
 
-@given(st.integers(0, 2**64 - 1), *[st.booleans()] * 4, st.floats(0, 4e6), st.integers(1, 64))
+features = st.builds(Features, *[st.booleans()] * 6)
+
+
+@given(
+    st.integers(0, 2**64 - 1), features, *[st.booleans()] * 2, st.floats(0, 4e6), st.integers(1, 64)
+)
 def test_setup_carries_every_setting(
     seq: int,
-    strict: bool,
-    create: bool,
+    wanted: Features,
     report: bool,
     ask_open: bool,
     timeout_s: float,
@@ -299,8 +315,7 @@ def test_setup_carries_every_setting(
     """Flags are separate bits, times become milliseconds."""
     packet = engine.encode_setup(
         seq,
-        strict=strict,
-        create=create,
+        wanted,
         report_decisions=report,
         ask_open=ask_open,
         ask_timeout_s=timeout_s,
@@ -308,7 +323,21 @@ def test_setup_carries_every_setting(
         stop_timeout_s=1.5,
     )
     record = read_request("mfd_setup", packet, lib.MFD_MSG_SETUP, seq)
-    assert record.flags == strict * 1 + create * 2 + report * 4 + ask_open * 8
+    assert record.flags == sum(
+        flag << bit
+        for bit, flag in enumerate(
+            (
+                wanted.strict,
+                wanted.create,
+                report,
+                ask_open,
+                wanted.udp,
+                wanted.standins,
+                wanted.transparent,
+                wanted.io_uring,
+            )
+        )
+    )
     assert record.ask_timeout_ms == round(timeout_s * 1000)
     assert (record.stop_signal, record.stop_timeout_ms) == (signo, 1500)
 
@@ -372,7 +401,30 @@ def test_verdicts_say_what_to_do() -> None:
     endpoints = (Endpoint(HERE), Endpoint(THERE, weight=0), Endpoint(THERE, weight=9))
     record = verdict_record(engine.encode_verdict(WAITING, Redirect(Upstream("x", endpoints))))
     assert (record.verdict, record.n_endpoints) == (lib.MFD_REDIRECT, 2)
-    assert [record.endpoints[index].port for index in range(2)] == [80, 443]
+    assert [record.endpoints[index].address.port for index in range(2)] == [80, 443]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("/run/a.sock", b"/run/a.sock"), ("@a", b"\0a"), ("/" + "x" * 106, b"/" + b"x" * 106)],
+)
+def test_a_verdict_can_name_a_unix_socket(name: str, path: bytes) -> None:
+    """Its path as unix(7) has it: an abstract name begins with NUL."""
+    upstream = Upstream("x", (Endpoint(UnixAddress(name)), Endpoint(HERE)))
+    record = verdict_record(engine.encode_verdict(WAITING, Redirect(upstream)))
+    first, second = record.endpoints[0], record.endpoints[1]
+    assert (first.address.family, first.path_size) == (socket.AF_UNIX, len(path))
+    assert bytes(ffi.buffer(first.path, first.path_size)) == path
+    assert (second.address.family, second.path_size) == (socket.AF_INET, 0)
+
+
+def test_a_unix_socket_with_a_long_name_is_refused() -> None:
+    """Records of the library's callers are not always parsed ones."""
+    upstream = Upstream("x", (Endpoint(UnixAddress("/" + "x" * 107)),))
+    with pytest.raises(ValueError, match="the kernel takes no name as long as this"):
+        engine.encode_verdict(WAITING, Redirect(upstream))
+    with pytest.raises(ValueError, match="the kernel takes no name as long as this"):
+        compile_routes([Route(Destination(None), Redirect(upstream))])
 
 
 def upstream_of(n: int, weight: int = 1) -> Upstream:
@@ -493,8 +545,15 @@ def report(kind: str, message_type: int, **values: object) -> bytes:
     record.header.type = message_type
     record.header.size = ffi.sizeof(f"struct {kind}")
     for name, value in values.items():
-        if isinstance(value, SocketAddress):
-            fill(getattr(record, name), value)
+        if isinstance(value, UnixAddress):
+            endpoint = getattr(record, name)
+            path = value.name.encode().replace(b"@", b"\0")
+            endpoint.address.family = socket.AF_UNIX
+            endpoint.path_size = len(path)
+            ffi.memmove(endpoint.path, path, len(path))
+        elif isinstance(value, SocketAddress):
+            field = getattr(record, name)
+            fill(field.address if name == "given" else field, value)
         else:
             setattr(record, name, value)
     return bytes(ffi.buffer(record))
@@ -538,6 +597,10 @@ REPORTS: tuple[tuple[bytes, Done | Event], ...] = (
             given=HERE,
         ),
         Redirected(5, 4, THERE, HERE, 115, 2, 777),
+    ),
+    (
+        report("mfd_decided", lib.MFD_MSG_DECIDED, pid=5, attempts=1, asked=THERE, given=HIDDEN),
+        Redirected(5, 0, THERE, HIDDEN, 0, 1, 0),
     ),
     (
         report(
@@ -620,6 +683,7 @@ def test_unknown_types_are_refused(message_type: int) -> None:
         report("mfd_bound", lib.MFD_MSG_HANDED, index=lib.MFD_ANY, address=HERE),
         report("mfd_bound", lib.MFD_MSG_MISMATCH, index=1),
         report("mfd_decided", lib.MFD_MSG_DECIDED, given=HERE),
+        report("mfd_decided", lib.MFD_MSG_DECIDED, asked=HERE, given=UnixAddress("")),
         report("mfd_call", lib.MFD_MSG_CALL),
     ],
 )
@@ -738,7 +802,7 @@ CASES = (  # index above, arguments, what it needs ("": nothing), result
     (4, (3, 10), "", NOTIFY),
     (5, (3, 0, 1, FAST_OPEN), "strict", ERRNO | errno.EOPNOTSUPP),
     (5, (3, 0, 1, 0), "", ALLOW),
-    (6, (1, 0), "", ERRNO | errno.ENOSYS),
+    (6, (1, 0), "no io_uring", ERRNO | errno.ENOSYS),
     (7, (), "", ALLOW),
     (8, (3, 0, FAST_OPEN), "strict", ERRNO | errno.EOPNOTSUPP),
 )
@@ -771,10 +835,13 @@ def run_filter(words: tuple[int, ...], nr: int, arch: int, args: tuple[int, ...]
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("create", [False, True])
-def test_the_filter_traps_what_a_service_asks_for(strict: bool, create: bool) -> None:
+@pytest.mark.parametrize("io_uring", [False, True])
+def test_the_filter_traps_what_a_service_asks_for(
+    strict: bool, create: bool, io_uring: bool
+) -> None:
     """Each call gets its answer in both ABIs of the machine, and strangers get ENOSYS."""
-    words = engine.filter_words(strict=strict, create=create)
-    has = {"": True, "strict": strict, "create": create}
+    words = engine.filter_words(Features(strict=strict, create=create, io_uring=io_uring))
+    has = {"": True, "strict": strict, "create": create, "no io_uring": not io_uring}
     assert 0 < len(words) <= lib.MFD_ENGINE_FILTER_MAX
     for arch, *numbers in NUMBERS[platform.machine()]:
         for which, args, needs, action in CASES:

@@ -36,10 +36,10 @@ PURE_ROWS = (
         "wording",
     },
     {
-        "changes",
         "durations",
         "env_file",
         "events",
+        "features",
         "identity",
         "order",
         "probes",
@@ -49,7 +49,7 @@ PURE_ROWS = (
         "runtime_dir",
         "toml_tables",
     },
-    {"client", "config_keys", "exec_options", "launch", "redirects", "service"},
+    {"changes", "client", "config_keys", "exec_options", "launch", "redirects", "service"},
     {"config"},
 )
 """Neither trio nor the C extension."""

@@ -13,7 +13,7 @@ from meshfd.histogram import percentile_ns
 from meshfd.model import Deny, Endpoint, Redirect, Route, Upstream
 from meshfd.redirects import RedirectCount, count_redirects
 from meshfd.report import describe_exit
-from meshfd.routes import parse_address, parse_destination
+from meshfd.routes import parse_address, parse_destination, parse_endpoint
 from meshfd.sparing import Sparing
 from meshfd.table import format_duration, format_nanoseconds, format_status, format_table
 
@@ -135,6 +135,17 @@ def test_status_for_people() -> None:
     ]
 
 
+def test_status_says_what_goes_unseen() -> None:
+    """A service that may use io_uring is named; one that may not is not."""
+    text = format_status(
+        {"services": [service("web", io_uring="allow"), service("db", io_uring="refuse")]}
+    )
+    assert text.splitlines()[3:] == [
+        "",
+        "web: io_uring is allowed: what goes through it goes unseen",
+    ]
+
+
 def test_rows_come_from_counts() -> None:
     """A row per endpoint that got connections, with every destination that leads there."""
     busy = Endpoint(parse_address("127.0.0.1:1"))
@@ -150,6 +161,18 @@ def test_rows_come_from_counts() -> None:
     assert count_redirects(routes, endpoints) == [
         RedirectCount("127.66.0.9", None, 7),
         RedirectCount("127.66.0.1:80, :81", "127.0.0.1:1", 4),
+    ]
+
+
+def test_rows_name_protocol_and_unix_socket() -> None:
+    """They are written as a configuration has them."""
+    hidden = Endpoint(parse_endpoint("unix:@hidden"))
+    upstream = Upstream("shop", (hidden,))
+    route = Route(parse_destination(":80"), Redirect(upstream))
+    denied = Route(parse_destination("udp:*"), Deny(1))
+    assert count_redirects(Counter({route: 1, denied: 1}), Counter({(upstream, hidden): 1})) == [
+        RedirectCount(":80", "unix:@hidden", 1),
+        RedirectCount("udp:*", None, 1),
     ]
 
 

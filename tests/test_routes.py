@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
@@ -18,9 +19,11 @@ from meshfd.model import (
     Endpoint,
     ListeningSocket,
     Pass,
+    Protocol,
     Redirect,
     Route,
     SocketAddress,
+    UnixAddress,
     Upstream,
     Verdict,
 )
@@ -74,12 +77,17 @@ def destinations(draw: st.DrawFn, *, near: bool = False) -> Destination:
         first, last = sorted((draw(st.integers(0, 5)), draw(st.integers(0, 5))))
     else:
         first, last = draw(port_ranges | st.just([0, 65535]))
-    return Destination(network, first, last)
+    return Destination(network, first, last, draw(st.sampled_from(Protocol)))
 
 
 def destination(network: str | None, first: int = 0, last: int = 65535) -> Destination:
     """A destination, shortly."""
     return Destination(None if network is None else ip_network(network), first, last)
+
+
+def udp(network: str | None, first: int = 0, last: int = 65535) -> Destination:
+    """A destination for UDP, shortly."""
+    return replace(destination(network, first, last), protocol=Protocol.UDP)
 
 
 def address(ip: str, port: int) -> SocketAddress:
@@ -150,6 +158,68 @@ class TestAddress:
             parse_endpoint("127.0.0.1:0")
 
 
+@st.composite
+def unix_names(draw: st.DrawFn) -> str:
+    """A name that fits: a path or an abstract one, of characters that str.strip() keeps."""
+    name = draw(st.sampled_from("/@")) + draw(
+        st.text(
+            st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Zs", "Zl", "Zp", "Cn"]),
+            min_size=1,
+            max_size=110,
+        )
+    )
+    return name.encode()[:107].decode(errors="ignore")
+
+
+class TestUnixEndpoint:
+    """``unix:/PATH`` and ``unix:@NAME``."""
+
+    @given(unix_names().filter(str.isprintable))
+    def test_inverse(self, name: str) -> None:
+        """What str() writes, parse_endpoint reads as the same address."""
+        assert parse_endpoint(str(UnixAddress(name))) == UnixAddress(name)
+
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("unix:/run/app.sock", "/run/app.sock"),
+            (" unix:@app ", "@app"),
+            ("unix:/a b,c", "/a b,c"),
+            ("unix:/" + "x" * 106, "/" + "x" * 106),
+        ],
+    )
+    def test_reads(self, text: str, name: str) -> None:
+        """An absolute path or an abstract name, spaces around it aside."""
+        assert parse_endpoint(text) == UnixAddress(name)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("unix:", '"unix:": write an absolute path, such as unix:/run/app.sock, or unix:@NAME'),
+            ("unix:@", "write an absolute path"),
+            ("unix:/", "write an absolute path"),
+            ("unix:app.sock", "write an absolute path, such as unix:/run/app.sock"),
+            ("unix:./app.sock", "write an absolute path"),
+            ("unix:/" + "x" * 107, "takes 107 bytes of a unix socket's name, this has 108; make"),
+            ("unix:@" + "\u00e4" * 54, "takes 107 bytes of a unix socket's name, this has 109"),
+            ("unix:/a\0b", "a unix socket's name is plain text; rename it"),
+            ("unix:/a\nb", "a unix socket's name is plain text; rename it"),
+        ],
+    )
+    def test_refuses(self, text: str, message: str) -> None:
+        """What cannot be connected to is refused, with what to write."""
+        with pytest.raises(RouteSyntaxError) as caught:
+            parse_endpoint(text)
+        assert message in str(caught.value)
+        assert str(caught.value).isprintable()
+
+    def test_is_no_plain_address(self) -> None:
+        """Only an endpoint can be a unix socket."""
+        for parse in (parse_address, parse_destination, parse_listen):
+            with pytest.raises(RouteSyntaxError):
+                parse("unix:/run/app.sock")
+
+
 class TestDestination:
     """``ADDR[/PREFIX][:PORT[-PORT]]``."""
 
@@ -189,6 +259,15 @@ class TestDestination:
             ("[::ffff:10.0.0.1]:80", destination("10.0.0.1", 80, 80), "10.0.0.1:80"),
             ("[::ffff:0:0/96]", destination("0.0.0.0/0"), "0.0.0.0/0"),
             ("[::/80]", destination("::/80"), "[::/80]"),
+            ("tcp:10.0.0.1:80", destination("10.0.0.1", 80, 80), "10.0.0.1:80"),
+            ("tcp:*", destination(None), "*"),
+            ("udp:10.0.0.53:53", udp("10.0.0.53", 53, 53), "udp:10.0.0.53:53"),
+            ("udp:[2001:db8::1]:53", udp("2001:db8::1", 53, 53), "udp:[2001:db8::1]:53"),
+            ("udp:[::ffff:10.0.0.1]", udp("10.0.0.1"), "udp:10.0.0.1"),
+            ("udp:10.0.0.0/8:1-9", udp("10.0.0.0/8", 1, 9), "udp:10.0.0.0/8:1-9"),
+            (" udp::53 ", udp(None, 53, 53), "udp::53"),
+            ("udp:*:53", udp(None, 53, 53), "udp::53"),
+            ("udp:*", udp(None), "udp:*"),
         ],
     )
     def test_reads(self, text: str, expected: Destination, canonical: str) -> None:
@@ -221,6 +300,12 @@ class TestDestination:
             ("10.0.0.1:80-90-95", '"90-95" is not a port'),
             ("[fe80::%1/64]:80", "scope ids are not supported"),
             ("[]:80", '"" is not an IPv6 address'),
+            ("udp:", '"udp:": this is not a destination; write 10.0.0.1:80'),
+            ("udp: ", "this is not a destination"),
+            ("UDP:*", '"UDP:*": "*" is not a port'),
+            ("udp:tcp:*", '"udp:tcp:*": "*" is not a port'),
+            ("udp:10.0.0.1/8", "bits beyond the prefix; write 10.0.0.0/8 for the network"),
+            ("udp:::1", "an IPv6 address goes in brackets"),
             ("db.example.com:5432", "names are not looked up, write the address"),
         ],
     )
@@ -276,6 +361,19 @@ class TestTarget:
             )
         )
 
+    def test_unix_endpoints(self) -> None:
+        """Unix sockets and addresses can be mixed."""
+        assert parse_target("unix:/run/a.sock,127.0.0.1:80, unix:@b") == Redirect(
+            Upstream(
+                name="unix:/run/a.sock,127.0.0.1:80,unix:@b",
+                endpoints=(
+                    Endpoint(UnixAddress("/run/a.sock")),
+                    Endpoint(address("127.0.0.1", 80)),
+                    Endpoint(UnixAddress("@b")),
+                ),
+            )
+        )
+
     def test_upstream(self) -> None:
         """A declared upstream is meant by upstream:NAME."""
         shop = Upstream("shop", (Endpoint(address("127.0.0.1", 80)),), balance=Balance.RANDOM)
@@ -291,7 +389,7 @@ class TestTarget:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("drop", '"drop" is not a target; write ADDR:PORT[,ADDR:PORT...], upstream:NAME, pass'),
+            ("drop", '"drop" is not a target; write ADDR:PORT[,ADDR:PORT...], unix:/PATH, upstrea'),
             ("", '"" is not a target'),
             ("pass=1", '"pass=1" is not a target'),
             (
@@ -302,6 +400,8 @@ class TestTarget:
             ("deny=111", 'fail with "111"; write deny='),
             ("127.0.0.1:80,", '"": this is not an address and a port'),
             ("127.0.0.1:0", "nothing listens on port 0"),
+            ("unix:/a,unix:/a", "endpoint unix:/a is there twice; write it once"),
+            ("unix:/a,unix:b", '"unix:b": write an absolute path'),
             ("127.0.0.1:1,127.0.0.1:1", "endpoint 127.0.0.1:1 is there twice; write it once"),
             ("[::ffff:127.0.0.1]:1,127.0.0.1:1", "endpoint 127.0.0.1:1 is there twice"),
             ("upstream:shp", 'there is no upstream "shp"; did you mean "shop"?'),
@@ -389,6 +489,16 @@ class TestRoute:
         with pytest.raises(RouteSyntaxError, match="is not a route; write DEST=TARGET, such"):
             parse_route("10.0.0.1:80")
 
+    @pytest.mark.parametrize("target", ["unix:/run/dns.sock", "127.0.0.1:53,unix:@dns"])
+    def test_udp_goes_to_no_unix_socket(self, target: str) -> None:
+        """Programs' datagram sockets cannot stand for a stream."""
+        with pytest.raises(
+            RouteSyntaxError, match=r'"udp::53": UDP cannot go to a unix socket, .* write ADDR:PORT'
+        ):
+            parse_route(f"udp::53={target}")
+        assert parse_route(f"tcp::53={target}").destination == destination(None, 53, 53)
+        assert parse_route("udp::53=127.0.0.1:53").destination == udp(None, 53, 53)
+
 
 class TestListen:
     """``[NAME=]ADDRESS``."""
@@ -451,7 +561,7 @@ def test_wrong_names(name: str) -> None:
         check_name(name)
 
 
-def second_opinion(routes: list[Route], asked: SocketAddress) -> Route | None:
+def second_opinion(routes: list[Route], asked: SocketAddress, protocol: Protocol) -> Route | None:
     """Which route wins, decided on bits and pairwise comparison, not on ipaddress and min()."""
     ip = int(asked.ip)
     version = asked.ip.version
@@ -462,6 +572,8 @@ def second_opinion(routes: list[Route], asked: SocketAddress) -> Route | None:
     for route in routes:
         network = route.destination.network
         prefix = 0
+        if route.destination.protocol != protocol:
+            continue
         if network is not None:
             prefix = network.prefixlen
             shift = bits - prefix
@@ -481,10 +593,21 @@ class TestMatch:
     @given(
         st.lists(st.builds(Route, destinations(near=True), st.builds(Deny, st.integers(1, 99)))),
         st.builds(SocketAddress, near_ipv4s | near_ipv6s | near_mapped, st.integers(0, 5)),
+        st.sampled_from(Protocol),
     )
-    def test_second_opinion(self, routes: list[Route], asked: SocketAddress) -> None:
+    def test_second_opinion(
+        self, routes: list[Route], asked: SocketAddress, protocol: Protocol
+    ) -> None:
         """An independent implementation picks the very same route."""
-        assert match(routes, asked) is second_opinion(routes, asked)
+        assert match(routes, asked, protocol) is second_opinion(routes, asked, protocol)
+
+    def test_protocol(self) -> None:
+        """However specific a route is, it says nothing of the other protocol."""
+        wide, narrow = parse_route("*=deny"), parse_route("udp:10.0.0.1:53=pass")
+        asked = address("10.0.0.1", 53)
+        assert match([wide, narrow], asked) is wide
+        assert match([wide, narrow], asked, Protocol.UDP) is narrow
+        assert match([wide], asked, Protocol.UDP) is None
 
     @pytest.mark.parametrize(
         ("routes", "asked", "winner"),

@@ -2,7 +2,7 @@
  *
  * Theory of operation: the input is a run of packets, each
  *     u8 files     2 bits a file, the highest first: how many (0 to 3) in the top two bits, then kinds
- *     u8 length    of the packet
+ *     u16 length   of the packet, the low byte first
  *     bytes
  * which an agent in this process receives. The kinds of file are those of `kinds` below. In the middle
  * two calls wait for verdicts. What would act on the world is held back: nothing is spawned (the block is
@@ -63,7 +63,8 @@ static int local_listening_open(struct mfd_listening_sockets *all, const struct 
 
 static int table_file(void)
 {
-    const struct mfd_rule rule = {.last_port = 65535, .verdict = MFD_REDIRECT};
+    const struct mfd_rule rule = {
+        .last_port = 65535, .verdict = MFD_REDIRECT, .protocol = IPPROTO_TCP};
     const struct mfd_upstream upstream = {.balance = MFD_ROUND_ROBIN, .n_endpoints = 1};
     const struct mfd_endpoint endpoint = {.address = {.family = AF_INET, .bytes = {127}},
                                           .weight = 1};
@@ -193,16 +194,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     agent = (struct mfd_agent){.control.fd = channel[0], .stats = &stats, .stats_fd = -1};
     agent.children.none = true;
     ask_something();
-    for (unsigned i = 0; i < PACKETS_MAX && size >= 2 && agent.control.fd >= 0; i++) {
+    for (unsigned i = 0; i < PACKETS_MAX && size >= 3 && agent.control.fd >= 0; i++) {
         uint8_t files = data[0];
-        size_t length = data[1] < size - 2 ? data[1] : size - 2;
+        size_t length = (size_t)data[1] | (size_t)data[2] << 8;
+
+        if (length > size - 3)
+            length = size - 3;
 
         if (length > 0) { /* an empty packet is the end of a channel */
-            send_to(channel[1], files, data + 2, length);
+            send_to(channel[1], files, data + 3, length);
             mfd_control_receive(&agent);
         }
-        data += 2 + length;
-        size -= 2 + length;
+        data += 3 + length;
+        size -= 3 + length;
         if (i % 8 == 7)
             drain(channel[1]);
         if (agent.control.full)

@@ -6,16 +6,18 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "../address.h"
 #include "../routes.h"
 #include "../util.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void search(const struct mfd_table *table, const struct mfd_address *address)
+static void search(const struct mfd_table *table, uint32_t protocol,
+                   const struct mfd_address *address)
 {
     struct mfd_match match;
 
-    mfd_routes_find(table, address, &match);
+    mfd_routes_find(table, protocol, address, &match);
     if (match.rule == MFD_ANY ? match.verdict != MFD_PASS : match.rule >= table->n_rules)
         abort();
     if (match.verdict == MFD_DENY && (match.argument == 0 || match.argument > 4095))
@@ -26,9 +28,9 @@ static void search(const struct mfd_table *table, const struct mfd_address *addr
 
         for (uint32_t turn = 0; turn < upstream->n_schedule; turn++) {
             uint32_t index = upstream->first_endpoint + mfd_table_schedule(table, upstream)[turn];
-            uint16_t family = mfd_table_endpoint(table, index)->address.family;
 
-            if (index >= table->n_endpoints || (family != AF_INET && family != AF_INET6))
+            if (index >= table->n_endpoints ||
+                !mfd_endpoint_is_valid(mfd_table_endpoint(table, index)))
                 abort();
         }
     }
@@ -47,7 +49,8 @@ static void search_for_its_own(const struct mfd_table *table)
             address.bytes[j] = slots[i].bytes[j];
         for (size_t j = 0; j < MFD_COUNT(ports); j++) {
             address.port = ports[j];
-            search(table, &address);
+            search(table, IPPROTO_TCP, &address);
+            search(table, IPPROTO_UDP, &address);
         }
     }
 }

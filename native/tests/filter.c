@@ -100,6 +100,7 @@ enum when {
     ALWAYS,
     CREATE,
     STRICT,
+    NO_IO_URING,
     REREAD /* in a strict service it fails instead */
 };
 
@@ -110,6 +111,8 @@ static bool holds(enum when when, const struct mfd_filter_features *features)
         return features->create;
     case STRICT:
         return features->strict;
+    case NO_IO_URING:
+        return !features->io_uring;
     case REREAD:
     case ALWAYS:
         break;
@@ -184,7 +187,7 @@ static const struct row {
     {CALL(sendmsg), {3, 0, FAST_OPEN | MSG_NOSIGNAL, 0}, STRICT, FAIL(EOPNOTSUPP)},
     {CALL(sendmmsg), {3, 0, FAST_OPEN, 0}, ALWAYS, ALLOW},
     {CALL(sendmmsg), {3, 0, 1, FAST_OPEN}, STRICT, FAIL(EOPNOTSUPP)},
-    {CALL(io_uring_setup), {8, 0x1000}, ALWAYS, FAIL(ENOSYS)},
+    {CALL(io_uring_setup), {8, 0x1000}, NO_IO_URING, FAIL(ENOSYS)},
     /* the call's number there: socket 1, bind 2, connect 3, listen 4, accept 5, send 9, ... */
     {CALL(socketcall), {0}, ALWAYS, ALLOW},
     {CALL(socketcall), {1}, CREATE, NOTIFY},
@@ -237,8 +240,9 @@ static void calls_of_the_table_get_their_answers(struct run *run,
 static bool is_looked_at(const struct numbers *abi, int nr,
                          const struct mfd_filter_features *features)
 {
-    return nr == abi->io_uring_setup || nr == abi->connect || nr == abi->socketcall ||
-           (features->create && nr == abi->socket) || (nr == abi->bind || nr == abi->listen) ||
+    return (!features->io_uring && nr == abi->io_uring_setup) || nr == abi->connect ||
+           nr == abi->socketcall || (features->create && nr == abi->socket) ||
+           (nr == abi->bind || nr == abi->listen) ||
            (features->strict && (nr == abi->sendto || nr == abi->sendmsg || nr == abi->sendmmsg));
 }
 
@@ -317,10 +321,11 @@ static void the_kernel_takes_it(const struct run *run)
 
 int main(void)
 {
-    for (unsigned combination = 0; combination < 4; combination++) {
+    for (unsigned combination = 0; combination < 8; combination++) {
         struct mfd_filter_features features = {
             .create = (combination & 1) != 0,
             .strict = (combination & 2) != 0,
+            .io_uring = (combination & 4) != 0,
         };
         struct run run = {0};
 

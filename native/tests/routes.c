@@ -6,7 +6,7 @@
 
 static const struct mfd_rule *example_rules(uint32_t *ret_n)
 {
-    static struct mfd_rule rules[12];
+    static struct mfd_rule rules[15];
     uint32_t n = 0;
 
     rules[n++] = rule_of("", 0, 9000, 9000, MFD_DENY, ECONNREFUSED); /* 0: any address */
@@ -21,6 +21,9 @@ static const struct mfd_rule *example_rules(uint32_t *ret_n)
     rules[n++] = rule_of("2001:db8::", 65, 0, 79, MFD_PASS, 0);
     rules[n++] = rule_of("127.66.9.255", 24, 0, 0, MFD_ASK, 0); /* 10: bits past the prefix */
     rules[n++] = rule_of("0.0.0.0", 0, 9001, 9001, MFD_ASK, 0);
+    rules[n++] = for_udp(rule_of("127.66.0.1", 32, 53, 53, MFD_DENY, EPERM)); /* 12 */
+    rules[n++] = for_udp(rule_of("", 0, 80, 80, MFD_ASK, 0));
+    rules[n++] = for_udp(rule_of("2001:db8::", 29, 0, 65535, MFD_DENY, EACCES));
     *ret_n = n;
     return rules;
 }
@@ -34,7 +37,7 @@ static int example_table(void)
     const struct mfd_endpoint endpoints[] = {
         {.address = address_of("127.0.0.1", 8080), .weight = 2},
         {.address = address_of("::1", 8080), .weight = 1},
-        {.address = address_of("127.0.0.2", 8080), .weight = 1},
+        unix_endpoint_of("/run/one.sock"),
     };
     uint32_t n_rules;
     const struct mfd_rule *rules = example_rules(&n_rules);
@@ -89,6 +92,23 @@ static void the_most_specific_rule_wins(void)
         CHECK_EQ(match.argument, rows[i].argument);
         check_about = "";
     }
+    mfd_routes_unmap(table);
+}
+
+/* Other lengths of prefix too: a protocol's networks are found by its own. */
+static void a_rule_is_for_its_own_protocol_alone(void)
+{
+    MFD_CLOSE int fd = example_table();
+    const struct mfd_table *table = map_of(fd);
+
+    CHECK_EQ(found_udp(table, "127.66.0.1", 53).rule, 12);
+    CHECK_EQ(found(table, "127.66.0.1", 53).rule, 2);
+    CHECK_EQ(found_udp(table, "127.66.0.1", 80).rule, 13);
+    CHECK_EQ(found_udp(table, "127.66.0.1", 443).rule, MFD_ANY);
+    CHECK_EQ(found_udp(table, "127.66.0.2", 53).rule, MFD_ANY);
+    CHECK_EQ(found_udp(table, "::1", 80).rule, 13);
+    CHECK_EQ(found_udp(table, "2001:db8::1", 80).rule, 14);
+    CHECK_EQ(found(table, "2001:db9::1", 80).rule, MFD_ANY);
     mfd_routes_unmap(table);
 }
 
@@ -159,7 +179,7 @@ static void corrupted_headers_are_refused(uint8_t *bytes, size_t size)
     REFUSES(table, size, table->size - 8);
     REFUSES(table, size, 0);
     REFUSES(table, n_rules, 0);
-    REFUSES(table, n_rules, 11);
+    REFUSES(table, n_rules, 14);
     REFUSES(table, n_slots, 0);
     REFUSES(table, n_slots, 63);
     REFUSES(table, n_slots, 1u << 31);
@@ -172,10 +192,12 @@ static void corrupted_headers_are_refused(uint8_t *bytes, size_t size)
     REFUSES(table, n_endpoints, UINT32_MAX);
     REFUSES(table, n_schedule, 0);
     REFUSES(table, n_schedule, UINT32_MAX);
-    REFUSES(table, prefixes4, 1ULL << 33);
-    REFUSES(table, prefixes4, 1ULL << 63);
-    REFUSES(table, prefixes6[2], 2);
-    REFUSES(table, prefixes6[2], 1ULL << 63);
+    for (unsigned i = 0; i < MFD_PROTOCOLS; i++) {
+        REFUSES(table, prefixes[i].ipv4, 1ULL << 33);
+        REFUSES(table, prefixes[i].ipv4, 1ULL << 63);
+        REFUSES(table, prefixes[i].ipv6[2], 2);
+        REFUSES(table, prefixes[i].ipv6[2], 1ULL << 63);
+    }
 }
 
 static void corrupted_offsets_are_refused(uint8_t *bytes, size_t size)
@@ -215,6 +237,8 @@ static void corrupted_slots_are_refused(uint8_t *bytes, size_t size)
             continue;
         REFUSES(slot, family, AF_UNIX);
         REFUSES(slot, family, UINT16_MAX);
+        REFUSES(slot, protocol, 0);
+        REFUSES(slot, protocol, IPPROTO_MPTCP);
         REFUSES(slot, prefix, slot->family == AF_INET ? 33 : 129);
         REFUSES(slot, prefix, UINT16_MAX);
         REFUSES(slot, first_interval, table->n_intervals + 1);
@@ -290,7 +314,9 @@ static void corrupted_upstreams_are_refused(uint8_t *bytes, size_t size)
     }
     for (uint32_t i = 0; i < table->n_endpoints; i++) {
         REFUSES(&endpoints[i], address.family, 0);
-        REFUSES(&endpoints[i], address.family, AF_UNIX);
+        REFUSES(&endpoints[i], address.family, AF_NETLINK);
+        REFUSES(&endpoints[i], path_size, endpoints[i].address.family == AF_UNIX ? 0 : 1);
+        REFUSES(&endpoints[i], path_size, MFD_UNIX_PATH_MAX);
     }
 }
 
@@ -377,6 +403,7 @@ static void only_sound_tables_are_mapped(void)
 int main(void)
 {
     the_most_specific_rule_wins();
+    a_rule_is_for_its_own_protocol_alone();
     no_table_passes_everything();
     only_sound_tables_are_mapped();
     return check_result();

@@ -40,6 +40,11 @@ static void nonsense_is_refused(void)
 
     family.network.family = AF_UNIX;
     CHECK_EQ(compile_one(family), -EINVAL);
+    family = rule_of("127.0.0.1", 32, 0, 1, MFD_PASS, 0);
+    family.protocol = 0;
+    CHECK_EQ(compile_one(family), -EINVAL);
+    family.protocol = IPPROTO_MPTCP;
+    CHECK_EQ(compile_one(family), -EINVAL);
     CHECK_EQ(compile_one(rule_of("127.0.0.1", 32, 2, 1, MFD_PASS, 0)), -EINVAL);
     CHECK_EQ(compile_one(rule_of("127.0.0.1", 33, 0, 1, MFD_PASS, 0)), -EINVAL);
     CHECK_EQ(compile_one(rule_of("::1", 129, 0, 1, MFD_PASS, 0)), -EINVAL);
@@ -75,6 +80,10 @@ static void upstreams_that_serve_nobody_are_refused(void)
     CHECK_EQ(mfd_routes_compile(NULL, 0, &wraps, 1, endpoints, 2), -EINVAL);
     CHECK_EQ(mfd_routes_compile(NULL, 0, &strange, 1, endpoints, 2), -EINVAL);
     endpoints[1].address.family = 0;
+    CHECK_EQ(mfd_routes_compile(NULL, 0, &right, 1, endpoints, 2), -EINVAL);
+    endpoints[1].address.family = AF_UNIX;
+    CHECK_EQ(mfd_routes_compile(NULL, 0, &right, 1, endpoints, 2), -EINVAL);
+    endpoints[1].path_size = MFD_UNIX_PATH_MAX;
     CHECK_EQ(mfd_routes_compile(NULL, 0, &right, 1, endpoints, 2), -EINVAL);
 }
 
@@ -174,7 +183,8 @@ static bool covers(const struct mfd_rule *rule, uint8_t last_byte, uint16_t port
            (past >= 8 || rule->network.bytes[3] >> past == last_byte >> past);
 }
 
-static uint32_t naive(const struct mfd_rule *rules, uint32_t n, uint8_t last_byte, uint16_t port)
+static uint32_t naive(const struct mfd_rule *rules, uint32_t n, uint32_t protocol,
+                      uint8_t last_byte, uint16_t port)
 {
     uint32_t best = MFD_ANY;
 
@@ -182,7 +192,7 @@ static uint32_t naive(const struct mfd_rule *rules, uint32_t n, uint8_t last_byt
         const struct mfd_rule *rule = &rules[i];
         int width = rule->last_port - rule->first_port;
 
-        if (!covers(rule, last_byte, port))
+        if (rule->protocol != protocol || !covers(rule, last_byte, port))
             continue;
         if (best == MFD_ANY || rule->prefix > rules[best].prefix ||
             (rule->prefix == rules[best].prefix &&
@@ -206,6 +216,8 @@ static void random_tables_agree_with_a_naive_matcher(void)
             bool any = next_random(&state) % 4 == 0;
 
             rules[i] = rule_of(any ? "" : "127.0.0.0", 0, first, last, MFD_PASS, 0);
+            if (next_random(&state) % 2 == 0)
+                rules[i].protocol = IPPROTO_UDP;
             if (any)
                 continue;
             rules[i].prefix = (uint16_t)(28 + next_random(&state) % 5);
@@ -219,8 +231,10 @@ static void random_tables_agree_with_a_naive_matcher(void)
                 struct mfd_match match;
 
                 address.bytes[3] = byte;
-                mfd_routes_find(table, &address, &match);
-                CHECK_EQ(match.rule, naive(rules, n, byte, port));
+                mfd_routes_find(table, IPPROTO_TCP, &address, &match);
+                CHECK_EQ(match.rule, naive(rules, n, IPPROTO_TCP, byte, port));
+                mfd_routes_find(table, IPPROTO_UDP, &address, &match);
+                CHECK_EQ(match.rule, naive(rules, n, IPPROTO_UDP, byte, port));
             }
         }
         mfd_routes_unmap(table);
@@ -246,10 +260,10 @@ static void a_large_table_finds_each_of_its_rules(void)
         struct mfd_match match;
 
         address.port = 80;
-        mfd_routes_find(table, &address, &match);
+        mfd_routes_find(table, IPPROTO_TCP, &address, &match);
         CHECK_EQ(match.rule, i);
         address.port = 81;
-        mfd_routes_find(table, &address, &match);
+        mfd_routes_find(table, IPPROTO_TCP, &address, &match);
         CHECK_EQ(match.rule, MFD_ANY);
     }
     mfd_routes_unmap(table);

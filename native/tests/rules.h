@@ -15,7 +15,24 @@ static inline struct mfd_rule rule_of(const char *network, uint16_t prefix, uint
         .verdict = verdict,
         .upstream = verdict == MFD_REDIRECT ? argument : 0,
         .error = verdict == MFD_DENY ? argument : 0,
+        .protocol = IPPROTO_TCP,
     };
+}
+
+static inline struct mfd_rule for_udp(struct mfd_rule rule)
+{
+    rule.protocol = IPPROTO_UDP;
+    return rule;
+}
+
+static inline struct mfd_endpoint unix_endpoint_of(const char *path)
+{
+    struct mfd_endpoint endpoint = {
+        .address = {.family = AF_UNIX}, .weight = 1, .path_size = (uint32_t)strlen(path)};
+
+    NEED(endpoint.path_size < sizeof(endpoint.path));
+    memcpy(endpoint.path, path, endpoint.path_size);
+    return endpoint;
 }
 
 static inline const struct mfd_table *map_of(int table_fd)
@@ -32,7 +49,17 @@ static inline struct mfd_match found(const struct mfd_table *table, const char *
     struct mfd_address address = address_of(ip, port);
     struct mfd_match match;
 
-    mfd_routes_find(table, &address, &match);
+    mfd_routes_find(table, IPPROTO_TCP, &address, &match);
+    return match;
+}
+
+static inline struct mfd_match found_udp(const struct mfd_table *table, const char *ip,
+                                         uint16_t port)
+{
+    struct mfd_address address = address_of(ip, port);
+    struct mfd_match match;
+
+    mfd_routes_find(table, IPPROTO_UDP, &address, &match);
     return match;
 }
 

@@ -35,6 +35,7 @@ from meshfd.errors import (
     SpawnError,
 )
 from meshfd.events import Denied, Emptied, Event, Exited, Listening
+from meshfd.features import Features
 from meshfd.model import Deny, Destination, ListeningSocket, Redirect, Route, SocketAddress
 from meshfd.program import Program
 from meshfd.routes import parse_route
@@ -348,7 +349,7 @@ async def test_agent_of_another_version(tmp_path: Path, monkeypatch: pytest.Monk
     )
     other.chmod(0o755)
     monkeypatch.setenv(AGENT_VARIABLE, str(other))
-    with pytest.raises(WireError, match="version 99, this meshfd 1"):
+    with pytest.raises(WireError, match=f"version 99, this meshfd {engine.WIRE_VERSION}"):
         async with open_agent(AgentOptions()):
             pytest.fail("it runs")
 
@@ -431,8 +432,7 @@ class Raw:
         """Have decisions reported."""
         packet = engine.encode_setup(
             1,
-            strict=False,
-            create=False,
+            Features(),
             report_decisions=True,
             ask_open=False,
             ask_timeout_s=DEADLINE_S,

@@ -81,6 +81,15 @@ def test_ways_round(meshfd: Meshfd, program: Programs, processes: Processes) -> 
     assert all(line.endswith(": ENOSYS") for line in done.lines), done.lines
 
 
+def test_io_uring_allowed(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
+    """Where it is asked for, io_uring is what it is without meshfd; the other ways stay shut."""
+    meshfd.need()
+    bare, *_ = processes.run([program("ways_round")]).lines
+    done = processes.run(meshfd.exec(program("ways_round"), options=("--io-uring", "allow")))
+    assert done.lines[0] == bare
+    assert all(line.endswith(": ENOSYS") for line in done.lines[1:]), done.lines
+
+
 def test_i386_io_uring(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
     """So it is for i386 programs."""
     meshfd.need()

@@ -128,6 +128,7 @@ async def test_events_in_order(hello: meshfd.Verdict) -> None:
     first, second, last = events
     assert isinstance(first, meshfd.Redirected)
     assert (first.rule, first.asked, first.attempts) == (0, asked(FIRST), 1)
+    assert isinstance(first.given, meshfd.SocketAddress)
     assert first.given.ip == ip_address("127.0.0.1")
     assert isinstance(second, meshfd.Denied)
     assert (second.rule, second.asked, second.errno) == (1, asked(SECOND, 81), errno.EHOSTUNREACH)

@@ -14,6 +14,7 @@ import trio
 
 from meshfd.agent import Agent, AgentOptions, open_agent
 from meshfd.events import Statistics
+from meshfd.features import features_of
 from meshfd.model import Track
 from meshfd.program import Program
 from meshfd.routes import parse_route
@@ -80,7 +81,7 @@ def faults_of(agent: Agent) -> int:
 async def test_nothing_is_trapped_after_connect(track: Track) -> None:
     """Sending, receiving, polling, options, dup, close and other sockets never reach the agent."""
     with listening_socket() as listening, open_talk() as talk:
-        async with open_agent(AgentOptions(track=track)) as agent:
+        async with open_agent(AgentOptions(features_of((), track=track))) as agent:
             await agent.set_routes([parse_route(f"{VIRTUAL}=127.0.0.1:{port_of(listening)}")])
             await spawn(agent, talk, sys.executable, "-c", BUSY, VIRTUAL, "80")
             peer, (_, peer_port) = listening.accept()
@@ -108,7 +109,7 @@ async def test_calls_of_a_connection(
 ) -> None:
     """A connection costs one call to the agent; two where it is to make the socket."""
     with open_talk() as talk:
-        async with open_agent(AgentOptions(track=track)) as agent:
+        async with open_agent(AgentOptions(features_of((), track=track))) as agent:
             target = target.format(port=port_of(greeter.listening))
             await agent.set_routes([parse_route(f"{VIRTUAL}={target}")])
             await spawn(agent, talk, program("hammer"), VIRTUAL, "80", str(N_CONNECTS))

@@ -1,0 +1,92 @@
+"""What a service needs of its filter: derived once, because a filter cannot be changed.
+
+Theory of operation: a seccomp filter is installed with the program and stays for its life, and each
+trapped call costs; so only what routes and keys ask for is trapped. `features_of` is the one place
+that says what that is. A reload that changes the answer means a new agent (`meshfd.changes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshfd.errors import NotSupportedError
+from meshfd.model import IoUring, Protocol, Redirect, Track, UnixAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshfd.model import Route, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """MFD_SETUP_* of native/wire.h, those that the filter depends on.
+
+    ``create``: sockets are made by the agent. ``udp``: some route is for UDP. ``standins``: some
+    endpoint is a unix socket. ``io_uring``: it is allowed.
+    """
+
+    strict: bool = False
+    create: bool = False
+    udp: bool = False
+    standins: bool = False
+    transparent: bool = False
+    io_uring: bool = False
+
+    def cover(self, other: Features) -> bool:
+        """Whether a service with these has all that ``other`` needs of routes."""
+        return self.udp >= other.udp and self.standins >= other.standins
+
+
+def features_of(
+    routes: Iterable[Route],
+    *,
+    strict: bool = False,
+    track: Track = Track.CONNECT,
+    transparent: bool = False,
+    io_uring: IoUring = IoUring.REFUSE,
+) -> Features:
+    """What these routes and keys need."""
+    udp = standins = False
+    for route in routes:
+        udp = udp or route.destination.protocol is Protocol.UDP
+        if isinstance(route.verdict, Redirect):
+            endpoints = route.verdict.upstream.endpoints
+            standins = standins or any(isinstance(one.address, UnixAddress) for one in endpoints)
+    return Features(
+        strict=strict,
+        create=track is Track.CREATE,
+        udp=udp,
+        standins=standins,
+        transparent=transparent,
+        io_uring=io_uring is IoUring.ALLOW,
+    )
+
+
+def features_of_service(service: Service) -> Features:
+    """What this service needs."""
+    return features_of(
+        service.routes,
+        strict=service.strict,
+        track=service.track,
+        transparent=service.transparent,
+        io_uring=service.io_uring,
+    )
+
+
+def refuse_unfinished(features: Features) -> None:
+    """Refuse what configuration and route table know, and agents do not carry out yet.
+
+    Raises:
+        NotSupportedError: something of that kind is asked for.
+
+    """
+    unfinished = {
+        "UDP routes": features.udp,
+        "unix sockets as endpoints": features.standins,
+        "transparent": features.transparent,
+    }
+    for what, wanted in unfinished.items():
+        if wanted:
+            raise NotSupportedError(f"{what}: this meshfd does not do that yet; leave it out")

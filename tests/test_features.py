@@ -1,0 +1,70 @@
+"""What a service needs of its filter."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from meshfd.errors import NotSupportedError
+from meshfd.features import Features, features_of, features_of_service, refuse_unfinished
+from meshfd.model import IoUring, Route, Service, Track
+from meshfd.routes import parse_route
+
+
+def routes(*texts: str) -> tuple[Route, ...]:
+    """Routes, shortly."""
+    return tuple(parse_route(text, allow_ask=True) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ((), Features()),
+        (("*=pass", ":80=deny", ":81=127.0.0.1:80", ":82=ask"), Features()),
+        (("udp:*=pass",), Features(udp=True)),
+        (("*=pass", "udp::53=127.0.0.1:53"), Features(udp=True)),
+        ((":80=unix:/run/a",), Features(standins=True)),
+        ((":80=127.0.0.1:80,unix:@a", "udp:*=deny"), Features(udp=True, standins=True)),
+    ],
+)
+def test_routes_say_what_is_trapped(texts: tuple[str, ...], expected: Features) -> None:
+    """UDP calls are trapped where a route is for UDP, a stand-in's where an endpoint needs one."""
+    assert features_of(routes(*texts)) == expected
+
+
+def test_keys_say_the_rest() -> None:
+    """Each key is one feature; a service's are those of its keys and routes together."""
+    assert features_of((), strict=True) == Features(strict=True)
+    assert features_of((), track=Track.CREATE) == Features(create=True)
+    assert features_of((), transparent=True) == Features(transparent=True)
+    assert features_of((), io_uring=IoUring.ALLOW) == Features(io_uring=True)
+    service = Service(
+        "a",
+        ("a",),
+        strict=True,
+        track=Track.CREATE,
+        transparent=True,
+        io_uring=IoUring.ALLOW,
+        routes=routes("udp:*=pass", "*=unix:@a"),
+    )
+    assert features_of_service(service) == Features(*[True] * len(fields(Features)))
+    assert features_of_service(Service("a", ("a",))) == Features()
+
+
+def test_features_cover_what_routes_need() -> None:
+    """New routes may need less than the program was started with, but not more."""
+    both = Features(udp=True, standins=True)
+    assert both.cover(Features())
+    assert both.cover(both)
+    assert not replace(both, udp=False).cover(Features(udp=True))
+    assert not replace(both, standins=False).cover(Features(standins=True))
+    assert Features().cover(Features(strict=True, create=True, transparent=True, io_uring=True))
+
+
+@pytest.mark.parametrize("name", ["udp", "standins", "transparent"])
+def test_what_is_not_finished_is_refused(name: str) -> None:
+    """Nobody is left to think that a route is in force when it is not."""
+    refuse_unfinished(Features(strict=True, create=True, io_uring=True))
+    with pytest.raises(NotSupportedError, match="does not do that yet"):
+        refuse_unfinished(Features(**{name: True}))
