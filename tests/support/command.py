@@ -21,6 +21,14 @@ COMMAND = (sys.executable, "-m", "meshfd")
 VIRTUAL = "127.66.0.1"  # on loopback, and nobody listens there: a redirect that fails stays here
 VIRTUAL_PORT = 80
 
+# Both kinds of tracking, each without and with --strict.
+KINDS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("--strict",),
+    ("--track", "create"),
+    ("--track", "create", "--strict"),
+)
+
 Word = str | os.PathLike[str]
 
 
