@@ -17,10 +17,10 @@ SYN_SENT = "02"  # include/net/tcp_states.h, as /proc/net/tcp prints it
 
 
 def listening_socket(
-    family: socket.AddressFamily = socket.AF_INET, backlog: int = 128
+    family: socket.AddressFamily = socket.AF_INET, backlog: int = 128, protocol: int = 0
 ) -> socket.socket:
     """Return a listening socket on a free loopback port; waiting on it has a deadline."""
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     listening.settimeout(DEADLINE_S)
     listening.bind((LOOPBACK[family], 0))
     listening.listen(backlog)
@@ -92,11 +92,16 @@ class SilentServer:
 class Greeter:
     """Sends each client a line with its name and closes; counts them."""
 
-    def __init__(self, name: str = "hello", family: socket.AddressFamily = socket.AF_INET) -> None:
+    def __init__(
+        self,
+        name: str = "hello",
+        family: socket.AddressFamily = socket.AF_INET,
+        protocol: int = 0,
+    ) -> None:
         """Serve from now until the block's end."""
         self.name = name
         self.n_greeted = 0
-        self.listening = listening_socket(family, backlog=1024)
+        self.listening = listening_socket(family, backlog=1024, protocol=protocol)
         self.listening.settimeout(None)
         self._thread = threading.Thread(target=self._serve, name=f"greeter {name}")
         self._thread.start()
