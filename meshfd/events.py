@@ -165,6 +165,7 @@ class Statistics:
     asked: int
     refused: int
     retried: int
+    repinned: int
     binds: int
     handed: int
     mismatched: int

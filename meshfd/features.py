@@ -83,9 +83,7 @@ def refuse_unfinished(features: Features) -> None:
 
     """
     unfinished = {
-        "UDP routes": features.udp,
         "unix sockets as endpoints": features.standins,
-        "transparent": features.transparent,
     }
     for what, wanted in unfinished.items():
         if wanted:

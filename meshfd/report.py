@@ -56,6 +56,7 @@ class ConnectionReport:
     denied: int = 0
     refused: int = 0
     retried: int = 0
+    repinned: int = 0
     handed: int = 0
     mismatched: int = 0
     sockets: int = 0
@@ -145,6 +146,7 @@ def _report_connections(runner: Runner) -> ConnectionReport:
         denied=counters.denied,
         refused=counters.refused,
         retried=counters.retried,
+        repinned=counters.repinned,
         handed=counters.handed,
         mismatched=counters.mismatched,
         sockets=counters.sockets,

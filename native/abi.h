@@ -16,8 +16,12 @@
 #define MFD_SYS_BIND 2
 #define MFD_SYS_CONNECT 3
 #define MFD_SYS_LISTEN 4
+#define MFD_SYS_GETPEERNAME 7
 #define MFD_SYS_SENDTO 11
+#define MFD_SYS_RECVFROM 12
 #define MFD_SYS_SENDMSG 16
+#define MFD_SYS_RECVMSG 17
+#define MFD_SYS_RECVMMSG 19
 #define MFD_SYS_SENDMMSG 20
 
 struct mfd_abi {
@@ -30,6 +34,11 @@ struct mfd_abi {
     int sendto;
     int sendmsg;
     int sendmmsg;
+    int recvfrom;
+    int recvmsg;
+    int recvmmsg;        /* struct timespec as the ABI has it of old */
+    int recvmmsg_time64; /* -1: the ABI needs none */
+    int getpeername;
     int io_uring_setup;
 };
 
@@ -46,6 +55,11 @@ static const struct mfd_abi mfd_abi_compat = {
     .sendto = 369,
     .sendmsg = 370,
     .sendmmsg = 345,
+    .recvfrom = 371,
+    .recvmsg = 372,
+    .recvmmsg = 337,
+    .recvmmsg_time64 = 417,
+    .getpeername = 368,
     .io_uring_setup = 425,
 };
 #elif defined(__aarch64__)
@@ -60,6 +74,11 @@ static const struct mfd_abi mfd_abi_compat = {
     .sendto = 290,
     .sendmsg = 296,
     .sendmmsg = 374,
+    .recvfrom = 292,
+    .recvmsg = 297,
+    .recvmmsg = 365,
+    .recvmmsg_time64 = 417,
+    .getpeername = 287,
     .io_uring_setup = 425,
 };
 #else
@@ -76,6 +95,11 @@ static const struct mfd_abi mfd_abi_native = {
     .sendto = SYS_sendto,
     .sendmsg = SYS_sendmsg,
     .sendmmsg = SYS_sendmmsg,
+    .recvfrom = SYS_recvfrom,
+    .recvmsg = SYS_recvmsg,
+    .recvmmsg = SYS_recvmmsg,
+    .recvmmsg_time64 = -1,
+    .getpeername = SYS_getpeername,
     .io_uring_setup = SYS_io_uring_setup,
 };
 

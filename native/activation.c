@@ -182,11 +182,11 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     if (error < 0) {
         mfd_control_notice(agent, MFD_NOTICE_HANDOVER, call->pid, -error, asked, index);
         mfd_close_at(&fd);
-        mfd_answer_error(agent, call, error == -EMFILE ? -ENOMEM : -EADDRINUSE);
+        mfd_answer(agent, call, error == -EMFILE ? -ENOMEM : -EADDRINUSE);
         return;
     }
     agent->stats->handed++;
-    mfd_answer_error(agent, call, 0);
+    mfd_answer(agent, call, 0);
     mfd_control_bound(agent, MFD_MSG_HANDED, call->pid, index, asked);
 }
 
@@ -250,7 +250,7 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
     if (error == 0 && getsockname(fd, &sockaddr.any, &length) == 0)
         (void)mfd_address_parse(&sockaddr, length, &address);
     mfd_close_at(&fd);
-    mfd_answer_error(agent, call, error);
+    mfd_answer(agent, call, error);
     if (error == 0)
         mfd_control_bound(agent, MFD_MSG_LISTENING, call->pid,
                           index < 0 ? MFD_ANY : (uint32_t)index, &address);

@@ -96,6 +96,11 @@ bool mfd_address_is_wildcard(const struct mfd_address *address)
     return memcmp(address->bytes, zero, address->family == AF_INET6 ? 16 : 4) == 0;
 }
 
+bool mfd_address_is_same(const struct mfd_address *a, const struct mfd_address *b)
+{
+    return a->port == b->port && mfd_address_same_ip(a, b);
+}
+
 bool mfd_address_same_ip(const struct mfd_address *a, const struct mfd_address *b)
 {
     return a->family == b->family && a->scope_id == b->scope_id &&

@@ -24,6 +24,7 @@ int mfd_address_format(const struct mfd_address *address, int domain,
                        union mfd_sockaddr *ret_sockaddr, socklen_t *ret_length);
 bool mfd_address_is_wildcard(const struct mfd_address *address);
 bool mfd_endpoint_is_valid(const struct mfd_endpoint *endpoint);
+bool mfd_address_is_same(const struct mfd_address *a, const struct mfd_address *b);
 bool mfd_address_same_ip(const struct mfd_address *a, const struct mfd_address *b);
 
 #endif

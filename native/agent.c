@@ -179,8 +179,21 @@ static void handle_call(struct mfd_agent *self, const struct mfd_notification *c
     case MFD_CALL_LISTEN:
         mfd_listen_handle(self, call);
         break;
+    case MFD_CALL_SENDTO:
+    case MFD_CALL_SENDMSG:
+    case MFD_CALL_SENDMMSG:
+        mfd_send_handle(self, call);
+        break;
+    case MFD_CALL_RECVFROM:
+    case MFD_CALL_RECVMSG:
+    case MFD_CALL_RECVMMSG:
+        mfd_receive_handle(self, call);
+        break;
+    case MFD_CALL_GETPEERNAME:
+        mfd_getpeername_handle(self, call);
+        break;
     case MFD_CALL_LOST: /* socketcall(2) with arguments that are not there, as the kernel says */
-        mfd_answer_error(self, call, -EFAULT);
+        mfd_answer(self, call, -EFAULT);
         break;
     case MFD_CALL_OTHER:
         mfd_answer_continue(self, call);
@@ -216,6 +229,7 @@ static void on_deadlines(struct mfd_agent *self)
     mfd_leases_expire(&self->leases, now);
     mfd_asks_expire(self, now);
     mfd_waits_expire(self, now);
+    mfd_names_step(self);
     if (mfd_target_next_ns() <= now)
         mfd_target_forget_all();
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
@@ -232,6 +246,8 @@ static int next_timeout_ms(const struct mfd_agent *self)
     uint64_t wait = mfd_waits_next_ns(&self->waits);
     uint64_t now;
 
+    if (self->names.n_unchecked > 0)
+        return 0;
     if (ask < next)
         next = ask;
     if (known < next)

@@ -7,68 +7,87 @@
 
 #include "abi.h"
 #include "filter.h"
+#include "util.h"
 
-#define SOCKETCALL_ARGS 3 /* of the calls that are trapped */
-
-static enum mfd_call_kind kind_of_socketcall(uint64_t call)
-{
-    switch ((uint32_t)call) {
-    case MFD_SYS_SOCKET:
-        return MFD_CALL_SOCKET;
-    case MFD_SYS_BIND:
-        return MFD_CALL_BIND;
-    case MFD_SYS_CONNECT:
-        return MFD_CALL_CONNECT;
-    case MFD_SYS_LISTEN:
-        return MFD_CALL_LISTEN;
-    default:
-        return MFD_CALL_OTHER;
-    }
-}
+/* Calls of socketcall(2), and how many arguments of each lie in memory (net/socket.c, nargs). */
+static const struct socketcall {
+    uint32_t number;
+    enum mfd_call_kind kind;
+    unsigned n_args;
+} socketcalls[] = {
+    {MFD_SYS_SOCKET, MFD_CALL_SOCKET, 3},           {MFD_SYS_BIND, MFD_CALL_BIND, 3},
+    {MFD_SYS_CONNECT, MFD_CALL_CONNECT, 3},         {MFD_SYS_LISTEN, MFD_CALL_LISTEN, 2},
+    {MFD_SYS_SENDTO, MFD_CALL_SENDTO, 6},           {MFD_SYS_SENDMSG, MFD_CALL_SENDMSG, 3},
+    {MFD_SYS_SENDMMSG, MFD_CALL_SENDMMSG, 4},       {MFD_SYS_RECVFROM, MFD_CALL_RECVFROM, 6},
+    {MFD_SYS_RECVMSG, MFD_CALL_RECVMSG, 3},         {MFD_SYS_RECVMMSG, MFD_CALL_RECVMMSG, 5},
+    {MFD_SYS_GETPEERNAME, MFD_CALL_GETPEERNAME, 3},
+};
 
 static void decode_socketcall(const struct seccomp_notif *request, struct mfd_call_args *ret_call)
 {
-    uint32_t args[SOCKETCALL_ARGS] = {0};
-    size_t size = sizeof(args);
+    uint32_t args[MFD_CALL_ARGS] = {0};
     struct iovec local = {.iov_base = args};
     struct iovec remote = {.iov_base = (void *)(uintptr_t)(uint32_t)request->data.args[1]};
+    const struct socketcall *found = NULL;
     ssize_t n;
 
-    ret_call->kind = kind_of_socketcall(request->data.args[0]);
-    if (ret_call->kind == MFD_CALL_OTHER)
+    for (size_t i = 0; i < MFD_COUNT(socketcalls); i++)
+        if (socketcalls[i].number == (uint32_t)request->data.args[0])
+            found = &socketcalls[i];
+    if (found == NULL)
         return;
-    if (ret_call->kind == MFD_CALL_LISTEN)
-        size = 2 * sizeof(args[0]);
-    local.iov_len = size;
-    remote.iov_len = size;
+    ret_call->kind = found->kind;
+    ret_call->in_memory = true;
+    ret_call->time32 = true;
+    local.iov_len = found->n_args * sizeof(args[0]);
+    remote.iov_len = local.iov_len;
     n = process_vm_readv((pid_t)request->pid, &local, 1, &remote, 1, 0);
-    if (n != (ssize_t)size) {
+    if (n != (ssize_t)local.iov_len) {
         /* a program out of our reach is the kernel's: what a strict service refuses, it refuses there */
         ret_call->kind = n >= 0 || errno == EFAULT ? MFD_CALL_LOST : MFD_CALL_OTHER;
         return;
     }
-    for (unsigned i = 0; i < SOCKETCALL_ARGS; i++)
+    for (unsigned i = 0; i < MFD_CALL_ARGS; i++)
         ret_call->args[i] = args[i];
 }
 
-/* mfd_call_decode - name the call and its first three arguments */
+static enum mfd_call_kind kind_of(const struct mfd_abi *abi, int nr)
+{
+    const struct {
+        int nr;
+        enum mfd_call_kind kind;
+    } calls[] = {
+        {abi->socket, MFD_CALL_SOCKET},
+        {abi->connect, MFD_CALL_CONNECT},
+        {abi->bind, MFD_CALL_BIND},
+        {abi->listen, MFD_CALL_LISTEN},
+        {abi->sendto, MFD_CALL_SENDTO},
+        {abi->sendmsg, MFD_CALL_SENDMSG},
+        {abi->sendmmsg, MFD_CALL_SENDMMSG},
+        {abi->recvfrom, MFD_CALL_RECVFROM},
+        {abi->recvmsg, MFD_CALL_RECVMSG},
+        {abi->recvmmsg, MFD_CALL_RECVMMSG},
+        {abi->getpeername, MFD_CALL_GETPEERNAME},
+        {abi->recvmmsg_time64, MFD_CALL_RECVMMSG},
+    };
+
+    for (size_t i = 0; i < MFD_COUNT(calls); i++)
+        if (calls[i].nr == nr && nr >= 0)
+            return calls[i].kind;
+    return MFD_CALL_OTHER;
+}
+
+/* mfd_call_decode - name the call and its arguments */
 void mfd_call_decode(const struct seccomp_notif *request, struct mfd_call_args *ret_call)
 {
-    const struct mfd_abi *abi =
-        request->data.arch == mfd_abi_native.arch ? &mfd_abi_native : &mfd_abi_compat;
+    const bool compat = request->data.arch != mfd_abi_native.arch;
+    const struct mfd_abi *abi = compat ? &mfd_abi_compat : &mfd_abi_native;
     int nr = request->data.nr;
 
-    *ret_call = (struct mfd_call_args){.kind = MFD_CALL_OTHER};
-    for (unsigned i = 0; i < 3; i++)
+    *ret_call = (struct mfd_call_args){.kind = kind_of(abi, nr), .compat = compat};
+    for (unsigned i = 0; i < MFD_CALL_ARGS; i++)
         ret_call->args[i] = request->data.args[i];
-    if (nr == abi->socket)
-        ret_call->kind = MFD_CALL_SOCKET;
-    else if (nr == abi->connect)
-        ret_call->kind = MFD_CALL_CONNECT;
-    else if (nr == abi->bind)
-        ret_call->kind = MFD_CALL_BIND;
-    else if (nr == abi->listen)
-        ret_call->kind = MFD_CALL_LISTEN;
-    else if (abi->socketcall >= 0 && nr == abi->socketcall)
+    ret_call->time32 = compat && nr == abi->recvmmsg;
+    if (abi->socketcall >= 0 && nr == abi->socketcall)
         decode_socketcall(request, ret_call);
 }

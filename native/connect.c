@@ -7,7 +7,7 @@
  *   pass       CONTINUE; in a strict service connected in place to the copied address, so that no
  *              second reading of the program's memory decides anything
  *   deny       the configured errno
- *   redirect   the first endpoint that does not refuse at once (is_refusal), before anything is answered
+ *   redirect   the first endpoint that does not refuse at once, before anything is answered
  *   ask        asks.c
  *
  * A connect() on a socket that is connected, connecting, or has failed to, asks about that attempt;
@@ -25,8 +25,8 @@
 
 #include "meshfd.h"
 
-/* A refusal says that this endpoint does not serve now; another may. */
-static bool is_refusal(int error)
+/* mfd_connect_is_refusal - does it say that this endpoint does not serve now? Another may. */
+bool mfd_connect_is_refusal(int error)
 {
     return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH;
 }
@@ -39,38 +39,6 @@ static bool is_strict(const struct mfd_agent *agent)
 static int fd_of(const struct mfd_notification *call)
 {
     return (int)call->call.args[0];
-}
-
-/* The time until now, just before the answer: with it the target may run on our CPU at once.
- * Return: nanoseconds. */
-static uint64_t account(struct mfd_agent *agent, const struct mfd_notification *call)
-{
-    uint64_t nanoseconds = mfd_now_ns() - call->received_ns;
-
-    mfd_stats_time(agent->stats->connect_ns, nanoseconds);
-    return nanoseconds;
-}
-
-static void report(struct mfd_agent *agent, const struct mfd_attempt *attempt, uint32_t verdict,
-                   const struct mfd_endpoint *given, int error, unsigned attempts,
-                   uint64_t nanoseconds)
-{
-    struct mfd_decided message = {
-        .pid = (uint32_t)attempt->call.pid,
-        .verdict = verdict,
-        .rule = attempt->rule,
-        .error = (uint32_t)error,
-        .attempts = attempts,
-        .nanoseconds = (uint32_t)nanoseconds,
-        .asked = attempt->asked,
-    };
-
-    if ((agent->flags & MFD_SETUP_EVENTS) == 0)
-        return;
-    if (given != NULL)
-        message.given = *given;
-    if (mfd_control_report(agent, &message, MFD_MSG_DECIDED, sizeof(message)) < 0)
-        agent->stats->events_lost++;
 }
 
 /* --- as asked --------------------------------------------------------------------------------------------- */
@@ -108,7 +76,7 @@ static void out_of_reach(struct mfd_agent *agent, const struct mfd_attempt *atte
                            MFD_ANY);
     agent->stats->passed++;
     if (is_strict(agent))
-        mfd_answer_error(agent, &attempt->call, error == -EBADF ? -EBADF : -EACCES);
+        mfd_answer(agent, &attempt->call, error == -EBADF ? -EBADF : -EACCES);
     else
         mfd_answer_continue(agent, &attempt->call);
 }
@@ -152,6 +120,13 @@ struct taken { /* a socket that is about to be connected */
     struct mfd_mode mode; /* entered */
 };
 
+/* An IPv6 socket of UDP takes IPv4 addresses, too (net/ipv6/datagram.c, __ip6_datagram_connect). */
+static bool has_family_of(const struct mfd_socket *socket, const struct mfd_attempt *attempt)
+{
+    return (socket->protocol != 0 && socket->domain == attempt->sockaddr.any.sa_family) ||
+           (socket->protocol == IPPROTO_UDP && socket->domain == AF_INET6);
+}
+
 /* Take the socket up for a decision. What the kernel would say before it looks at the address comes
  * first: a socket of another protocol, an address of another family; a socket that is connected or
  * connecting, or has failed to connect, whose connect() is a question about that (also when a signal has
@@ -164,12 +139,19 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
 
     if (!reach(agent, attempt, socket))
         return false;
-    if (socket->protocol != IPPROTO_TCP || socket->domain != attempt->sockaddr.any.sa_family) {
+    if (!has_family_of(socket, attempt)) {
         as_asked(agent, attempt, socket);
         return false;
     }
+    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_idle(socket->fd)) {
+        as_asked(agent, attempt, socket); /* a send that found a connection, or an attempt */
+        return false;
+    }
     ret->mode = mfd_mode_enter(socket->fd);
-    error = socket->leased ? EAFNOSUPPORT : mfd_inplace_ask(socket->fd, socket->domain);
+    /* a UDP socket may be connected at any time */
+    error = socket->leased || socket->protocol == IPPROTO_UDP
+                ? EAFNOSUPPORT
+                : mfd_inplace_ask(socket->fd, socket->domain);
     if (error == EAFNOSUPPORT)
         return true;
     agent->stats->passed++;
@@ -186,12 +168,6 @@ static void let_go(struct taken *taken)
     mfd_close_at(&taken->socket.fd);
 }
 
-static void count_rule(struct mfd_agent *agent, const struct mfd_attempt *attempt)
-{
-    if (attempt->rule != MFD_ANY && agent->tally != NULL)
-        agent->tally[attempt->rule]++;
-}
-
 /* It fails with this errno. */
 static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
                  int error)
@@ -200,10 +176,10 @@ static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, str
 
     let_go(taken);
     agent->stats->denied++;
-    count_rule(agent, attempt);
-    nanoseconds = account(agent, &attempt->call);
-    mfd_answer_error(agent, &attempt->call, -error);
-    report(agent, attempt, MFD_DENY, NULL, error, 0, nanoseconds);
+    mfd_account_rule(agent, attempt->rule);
+    nanoseconds = mfd_account_time(agent, &attempt->call);
+    mfd_answer(agent, &attempt->call, -error);
+    mfd_account_denied(agent, attempt, error, nanoseconds);
 }
 
 static bool is_v6only(const struct mfd_socket *socket)
@@ -213,12 +189,6 @@ static bool is_v6only(const struct mfd_socket *socket)
     return socket->domain == AF_INET6 &&
            mfd_socket_option(socket->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only) == 0 && v6only != 0;
 }
-
-struct outcome {
-    int error;
-    int used;          /* candidate that the answer is about; -1: none could be written */
-    unsigned attempts; /* connect() calls made */
-};
 
 /* A connection to this host is refused while connect() still holds the socket's lock, so that it says
  * EINPROGRESS, and the refusal is there a moment later. Asking yields the errno, and makes the socket
@@ -231,10 +201,10 @@ static int settle(const struct mfd_socket *socket, int error)
     return mfd_inplace_ask(socket->fd, socket->domain);
 }
 
-static struct outcome try_candidates(const struct mfd_socket *socket,
-                                     const struct mfd_candidates *candidates)
+static struct mfd_outcome try_candidates(const struct mfd_socket *socket,
+                                         const struct mfd_candidates *candidates)
 {
-    struct outcome outcome = {.error = ENETUNREACH, .used = -1};
+    struct mfd_outcome outcome = {.error = ENETUNREACH, .used = -1};
 
     for (unsigned i = 0; i < candidates->n; i++) {
         const struct mfd_address *address = &candidates->endpoints[i]->address;
@@ -251,26 +221,24 @@ static struct outcome try_candidates(const struct mfd_socket *socket,
         /* the last one's refusal is the program's own, in the way that it would have got it */
         if (i + 1 < candidates->n)
             outcome.error = settle(socket, outcome.error);
-        if (!is_refusal(outcome.error))
+        if (!mfd_connect_is_refusal(outcome.error))
             break;
     }
     return outcome;
 }
 
-static void count_outcome(struct mfd_agent *agent, const struct mfd_candidates *candidates,
-                          const struct outcome *outcome)
+/* Where somebody needs to know later that this socket asked for another address. */
+static void remember(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                     const struct mfd_socket *socket, const struct mfd_address *given)
 {
-    if (outcome->attempts > 1)
-        agent->stats->retried += outcome->attempts - 1;
-    if (candidates->cursor != NULL)
-        ++*candidates->cursor;
-    if (outcome->error != 0 && outcome->error != EINPROGRESS) {
-        agent->stats->refused++;
+    const bool is_udp = socket->protocol == IPPROTO_UDP;
+    struct mfd_name *name;
+
+    if (!is_udp && (agent->flags & MFD_SETUP_TRANSPARENT) == 0)
         return;
-    }
-    agent->stats->redirected++;
-    if (candidates->tallies[outcome->used] != NULL)
-        ++*candidates->tallies[outcome->used];
+    name = mfd_names_put(&agent->names, mfd_socket_cookie(socket->fd), &attempt->asked, given);
+    if (is_udp)
+        mfd_names_pin(name, attempt->call.pid, fd_of(&attempt->call));
 }
 
 /* It goes to the first of these endpoints that does not refuse at once. */
@@ -278,55 +246,20 @@ static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                      struct taken *taken, const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
-    struct outcome outcome = try_candidates(&taken->socket, candidates);
-    bool blocking = mfd_mode_leave(&taken->mode);
+    struct mfd_outcome outcome = try_candidates(&taken->socket, candidates);
+    bool blocking = mfd_mode_leave(&taken->mode) && !attempt->dontwait;
     uint64_t nanoseconds;
 
-    count_rule(agent, attempt); /* all before the answer: whoever has that may look */
-    count_outcome(agent, candidates, &outcome);
-    nanoseconds = account(agent, call);
+    if (outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))
+        remember(agent, attempt, &taken->socket, &candidates->endpoints[outcome.used]->address);
+    mfd_account_rule(agent, attempt->rule);
+    mfd_account_outcome(agent, candidates, &outcome);
+    nanoseconds = mfd_account_time(agent, call);
     mfd_inplace_answer(agent, call, mfd_take_fd(&taken->socket.fd), blocking, outcome.error, true);
-    if (outcome.used < 0)
-        mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, call->pid, 0, &attempt->asked, MFD_ANY);
-    report(agent, attempt, MFD_REDIRECT,
-           outcome.used < 0 ? NULL : candidates->endpoints[outcome.used], outcome.error,
-           outcome.attempts, nanoseconds);
+    mfd_account_redirected(agent, attempt, candidates, &outcome, nanoseconds);
 }
 
 /* --- decide ------------------------------------------------------------------------------------------------ */
-
-static uint32_t next_random(uint32_t *state)
-{
-    uint32_t x = *state; /* xorshift32, Marsaglia 2003 */
-
-    x ^= x << 13;
-    x ^= x >> 17;
-    x ^= x << 5;
-    return *state = x;
-}
-
-/* The endpoint whose turn it is, then its neighbours, without those of weight 0. */
-static void choose_candidates(struct mfd_agent *agent, uint32_t index, struct mfd_candidates *ret)
-{
-    const struct mfd_table *table = agent->table;
-    const struct mfd_table_upstream *upstream = mfd_table_upstream(table, index);
-    uint32_t turn =
-        upstream->balance == MFD_RANDOM ? next_random(&agent->random) : agent->cursors[index];
-    uint32_t first = mfd_table_schedule(table, upstream)[turn % upstream->n_schedule];
-
-    ret->n = 0;
-    ret->cursor = &agent->cursors[index];
-    for (uint32_t i = 0; i < upstream->n_endpoints && ret->n < MFD_ENDPOINTS_MAX; i++) {
-        uint32_t at = upstream->first_endpoint + (first + i) % upstream->n_endpoints;
-        const struct mfd_endpoint *endpoint = mfd_table_endpoint(table, at);
-
-        if (endpoint->weight == 0)
-            continue;
-        ret->endpoints[ret->n] = endpoint;
-        ret->tallies[ret->n] = agent->tally == NULL ? NULL : &agent->tally[table->n_rules + at];
-        ret->n++;
-    }
-}
 
 /* The address that the target's socket is bound to; the wildcard when it is not, or out of reach. */
 static void local_address(const struct mfd_notification *call, struct mfd_address *ret)
@@ -401,6 +334,11 @@ void mfd_connect_resume(struct mfd_agent *agent, const struct mfd_attempt *attem
 static bool ask(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
                 struct mfd_decision *ret_decision)
 {
+    if (attempt->call.call.kind != MFD_CALL_CONNECT) {
+        /* TCP Fast Open: without it, the program comes back with a connect() */
+        *ret_decision = (struct mfd_decision){.verdict = MFD_DENY, .error = EOPNOTSUPP};
+        return false;
+    }
     if (mfd_asks_put(agent, attempt, mfd_socket_cookie(taken->socket.fd)) == 0) {
         let_go(taken);
         return true;
@@ -409,30 +347,38 @@ static bool ask(struct mfd_agent *agent, const struct mfd_attempt *attempt, stru
     return false;
 }
 
-static void decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
+/* mfd_connect_decide - the address was read: decide, carry out, answer */
+void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
 {
     struct mfd_address address = attempt->asked;
     struct mfd_decision decision = {.verdict = MFD_PASS};
     struct mfd_match match;
+    struct mfd_match udp_match;
     struct taken taken;
 
+    agent->stats->connects++;
     if (mfd_address_is_wildcard(&address))
         resolve_wildcard(agent, attempt, &address);
     mfd_routes_find(agent->table, IPPROTO_TCP, &address, &match);
-    attempt->rule = match.rule;
-    if (match.verdict == MFD_PASS) {
+    mfd_routes_find((agent->flags & MFD_SETUP_UDP) != 0 ? agent->table : NULL, IPPROTO_UDP,
+                    &address, &udp_match);
+    if (match.verdict == MFD_PASS && udp_match.verdict == MFD_PASS) {
         pass(agent, attempt);
         return;
     }
     if (!take_up(agent, attempt, &taken))
         return;
-    decision.verdict = match.verdict;
-    if (match.verdict == MFD_REDIRECT)
-        choose_candidates(agent, match.argument, &decision.candidates);
-    else if (match.verdict == MFD_DENY)
-        decision.error = (int)match.argument;
-    else if (ask(agent, attempt, &taken, &decision))
+    if (taken.socket.protocol == IPPROTO_UDP)
+        match = udp_match;
+    attempt->rule = match.rule;
+    if (match.verdict == MFD_ASK && ask(agent, attempt, &taken, &decision))
         return;
+    if (match.verdict == MFD_REDIRECT)
+        mfd_balance_choose(agent, match.argument, &decision.candidates);
+    if (match.verdict == MFD_DENY)
+        decision.error = (int)match.argument;
+    if (match.verdict != MFD_ASK)
+        decision.verdict = match.verdict;
     carry_out(agent, attempt, &taken, &decision);
 }
 
@@ -449,11 +395,10 @@ static void unread(struct mfd_agent *agent, const struct mfd_attempt *attempt, i
     if (!is_strict(agent))
         mfd_answer_continue(agent, call);
     else if (error == -EPERM)
-        mfd_answer_error(agent, call, -EACCES);
+        mfd_answer(agent, call, -EACCES);
     else
-        mfd_answer_error(agent, call,
-                         mfd_target_open_fd(call->pid, fd_of(call), &fd) == -EBADF ? -EBADF
-                                                                                   : error);
+        mfd_answer(agent, call,
+                   mfd_target_open_fd(call->pid, fd_of(call), &fd) == -EBADF ? -EBADF : error);
 }
 
 /* mfd_connect_handle - answer connect() */
@@ -466,7 +411,7 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
     if (call->pid == 0) {
         mfd_control_notice(agent, MFD_NOTICE_FOREIGN_PID, 0, 0, NULL, MFD_ANY);
         if (is_strict(agent))
-            mfd_answer_error(agent, call, -EACCES);
+            mfd_answer(agent, call, -EACCES);
         else
             mfd_answer_continue(agent, call);
         return;
@@ -487,6 +432,5 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
         pass(agent, &attempt);
         return;
     }
-    agent->stats->connects++;
-    decide(agent, &attempt);
+    mfd_connect_decide(agent, &attempt);
 }

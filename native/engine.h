@@ -17,7 +17,7 @@ int mfd_engine_lookup(int table_fd, uint32_t protocol, const struct mfd_address 
                       uint32_t *ret_verdict, uint32_t *ret_rule, uint32_t *ret_argument);
 
 /* The filter that SETUP flags ask for, as struct sock_filter words of 8 bytes; returns how many. */
-#define MFD_ENGINE_FILTER_MAX 256
+#define MFD_ENGINE_FILTER_MAX 512
 unsigned mfd_engine_filter(uint32_t setup_flags, uint64_t *ret_words);
 
 /* A signalfd(2) for these signals (bit n-1: signal n), which are blocked; or -errno. */

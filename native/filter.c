@@ -9,10 +9,13 @@
  *   connect       notify when the length can be an internet address: 16 to 128 bytes; in a strict
  *   bind          service: always (connect)
  *   listen        notify: a listening socket can be added to a service that runs, a filter cannot
- *   socketcall    notify for those four, decided on its first argument; in a strict service sending fails
- *                 with ENOSYS there
- *   sendto, ...   strict: MSG_FASTOPEN fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off,
- *                 because it would connect without connect()
+ *   sendto, ...   MSG_FASTOPEN connects without connect(): notify; in a strict service it fails with
+ *                 EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off. UDP routed: notify for sendto with an
+ *                 address, and for every sendmsg and sendmmsg, whose addresses lie in memory
+ *   recvfrom, ... UDP routed, and transparent: notify where an address is to be told, likewise
+ *   getpeername   transparent: notify
+ *   socketcall    notify for the same calls, decided on its first argument, but for MSG_FASTOPEN, which
+ *                 lies in memory; in a strict service that does not route UDP sending fails with ENOSYS there
  *   io_uring      fails with ENOSYS, because its requests never meet seccomp, or is allowed
  *   other ABIs    every call fails with ENOSYS (x32, and what the kernel may learn one day)
  *
@@ -25,16 +28,15 @@
 #include <sys/socket.h>
 
 #include "abi.h"
+#include "kernel.h"
 #include "util.h"
 #include "wire.h"
-
-#ifndef MSG_FASTOPEN
-#define MSG_FASTOPEN 0x20000000
-#endif
 
 #define SOCK_TYPE_BITS 0xf /* linux/net.h: SOCK_TYPE_MASK */
 #define SOCKADDR_MIN 16    /* sizeof(struct sockaddr_in) */
 #define SOCKADDR_MAX 128   /* sizeof(struct sockaddr_storage) */
+#define SENDTO_ADDRESS 4   /* the argument's number */
+#define RECVFROM_ADDRESS 4
 
 #define AT_NR offsetof(struct seccomp_data, nr)
 #define AT_ARCH offsetof(struct seccomp_data, arch)
@@ -81,16 +83,18 @@ static void result_unless(struct assembler *as, uint16_t test, uint32_t k, uint3
     result(as, action);
 }
 
-/* Opens a block that runs only when the accumulator equals k; the block must end in a result. */
+/* Opens a block that runs only when the accumulator equals k; the block must end in a result. Conditional
+ * jumps reach 255 instructions, this one any number. */
 static unsigned block_if(struct assembler *as, uint32_t k)
 {
-    put(as, BPF_JMP | BPF_K | BPF_JEQ, k, 0, 0);
+    put(as, BPF_JMP | BPF_K | BPF_JEQ, k, 1, 0);
+    put(as, BPF_JMP | BPF_JA, 0, 0, 0);
     return as->n;
 }
 
 static void block_end(struct assembler *as, unsigned begin)
 {
-    as->program[begin - 1].jf = (uint8_t)(as->n - begin);
+    as->program[begin - 1].k = as->n - begin;
 }
 
 static void socket_block(struct assembler *as, int nr)
@@ -122,34 +126,71 @@ static void address_block(struct assembler *as, int nr)
     block_end(as, begin);
 }
 
-static void fast_open_block(struct assembler *as, int nr, unsigned flags_argument)
+/* Jumps to whatever comes next unless one of the argument's halves is not 0. */
+static void result_if_given(struct assembler *as, unsigned argument, uint32_t action)
+{
+    const size_t low = AT_ARG(argument);
+    const size_t high = low % 8 == 0 ? low + 4 : low - 4;
+
+    load(as, low);
+    result_unless(as, BPF_JEQ, 0, action);
+    load(as, high);
+    result_unless(as, BPF_JEQ, 0, action);
+}
+
+/* @always: notify whatever the flags; @address_argument: notify when it is given; 0: there is none */
+static void send_block(struct assembler *as, int nr, unsigned flags_argument,
+                       unsigned address_argument, const struct mfd_filter_features *features)
 {
     unsigned begin = block_if(as, (uint32_t)nr);
 
     load(as, AT_ARG(flags_argument));
-    result_if(as, BPF_JSET, MSG_FASTOPEN, DO_FAIL(EOPNOTSUPP));
-    result(as, DO_ALLOW);
+    result_if(as, BPF_JSET, MSG_FASTOPEN, features->strict ? DO_FAIL(EOPNOTSUPP) : DO_NOTIFY);
+    if (features->udp && address_argument != 0)
+        result_if_given(as, address_argument, DO_NOTIFY);
+    result(as, features->udp && address_argument == 0 ? DO_NOTIFY : DO_ALLOW);
     block_end(as, begin);
 }
 
-/* What a strict service may not do through socketcall(2), whose arguments lie in memory: after a
- * CONTINUE the kernel would read the flags anew, MSG_FASTOPEN among them. */
-static const uint32_t reread[] = {MFD_SYS_SENDTO, MFD_SYS_SENDMSG, MFD_SYS_SENDMMSG};
+static void receive_blocks(struct assembler *as, const struct mfd_abi *abi)
+{
+    unsigned begin = block_if(as, (uint32_t)abi->recvfrom);
+
+    result_if_given(as, RECVFROM_ADDRESS, DO_NOTIFY);
+    result(as, DO_ALLOW);
+    block_end(as, begin);
+    result_if(as, BPF_JEQ, (uint32_t)abi->recvmsg, DO_NOTIFY);
+    result_if(as, BPF_JEQ, (uint32_t)abi->recvmmsg, DO_NOTIFY);
+    if (abi->recvmmsg_time64 >= 0)
+        result_if(as, BPF_JEQ, (uint32_t)abi->recvmmsg_time64, DO_NOTIFY);
+}
 
 static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
                              const struct mfd_filter_features *features)
 {
+    static const uint32_t sends[] = {MFD_SYS_SENDTO, MFD_SYS_SENDMSG, MFD_SYS_SENDMMSG};
+    static const uint32_t receives[] = {MFD_SYS_RECVFROM, MFD_SYS_RECVMSG, MFD_SYS_RECVMMSG};
     unsigned begin = block_if(as, (uint32_t)abi->socketcall);
 
     load(as, AT_ARG(0));
-    if (features->strict)
-        for (size_t i = 0; i < MFD_COUNT(reread); i++)
-            result_if(as, BPF_JEQ, reread[i], DO_FAIL(ENOSYS));
     result_if(as, BPF_JEQ, MFD_SYS_CONNECT, DO_NOTIFY);
     if (features->create)
         result_if(as, BPF_JEQ, MFD_SYS_SOCKET, DO_NOTIFY);
     result_if(as, BPF_JEQ, MFD_SYS_BIND, DO_NOTIFY);
     result_if(as, BPF_JEQ, MFD_SYS_LISTEN, DO_NOTIFY);
+    /* Flags and address lie in memory. After a CONTINUE the kernel would read them anew: so a strict
+     * service that has no reason to look at what is sent may not send so. */
+    for (size_t i = 0; i < MFD_COUNT(sends); i++) {
+        if (features->udp)
+            result_if(as, BPF_JEQ, sends[i], DO_NOTIFY);
+        else if (features->strict)
+            result_if(as, BPF_JEQ, sends[i], DO_FAIL(ENOSYS));
+    }
+    if (features->udp && features->transparent)
+        for (size_t i = 0; i < MFD_COUNT(receives); i++)
+            result_if(as, BPF_JEQ, receives[i], DO_NOTIFY);
+    if (features->transparent)
+        result_if(as, BPF_JEQ, MFD_SYS_GETPEERNAME, DO_NOTIFY);
     result(as, DO_ALLOW);
     block_end(as, begin);
 }
@@ -170,11 +211,13 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
     result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
     if (abi->socketcall >= 0)
         socketcall_block(as, abi, features);
-    if (features->strict) {
-        fast_open_block(as, abi->sendto, 3);
-        fast_open_block(as, abi->sendmsg, 2);
-        fast_open_block(as, abi->sendmmsg, 3);
-    }
+    send_block(as, abi->sendto, 3, SENDTO_ADDRESS, features);
+    send_block(as, abi->sendmsg, 2, 0, features);
+    send_block(as, abi->sendmmsg, 3, 0, features);
+    if (features->udp && features->transparent)
+        receive_blocks(as, abi);
+    if (features->transparent)
+        result_if(as, BPF_JEQ, (uint32_t)abi->getpeername, DO_NOTIFY);
     result(as, DO_ALLOW);
 }
 

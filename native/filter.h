@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MFD_FILTER_MAX 256 /* instructions; a full filter has about 120 */
+#define MFD_FILTER_MAX 512 /* instructions; a full filter has about 220 */
 
 struct mfd_filter_features {
     bool create;      /* trap socket(): the agent makes the service's TCP sockets */
@@ -28,12 +28,24 @@ enum mfd_call_kind {
     MFD_CALL_CONNECT,
     MFD_CALL_BIND,
     MFD_CALL_LISTEN,
+    MFD_CALL_SENDTO,
+    MFD_CALL_SENDMSG,
+    MFD_CALL_SENDMMSG,
+    MFD_CALL_RECVFROM,
+    MFD_CALL_RECVMSG,
+    MFD_CALL_RECVMMSG,
+    MFD_CALL_GETPEERNAME,
     MFD_CALL_LOST, /* its arguments could not be read */
 };
 
+#define MFD_CALL_ARGS 6
+
 struct mfd_call_args {
     enum mfd_call_kind kind;
-    uint64_t args[3];
+    bool compat;    /* what its arguments point to has the layout of the 32-bit ABI */
+    bool in_memory; /* socketcall(2): the kernel would read the arguments anew */
+    bool time32;    /* RECVMMSG: the timeout has 32-bit seconds */
+    uint64_t args[MFD_CALL_ARGS];
 };
 
 void mfd_call_decode(const struct seccomp_notif *request, struct mfd_call_args *ret_call);

@@ -57,6 +57,16 @@ int mfd_inplace_ask(int fd, int domain)
     return connect(fd, (const struct sockaddr *)&other, sizeof(other)) < 0 ? errno : 0;
 }
 
+/* mfd_inplace_is_idle - is this TCP socket unconnected, with nothing to tell? It is not asked, and stays as it
+ * is. poll(2) says POLLHUP of such a one, nothing of one that is connecting, POLLOUT of a connected one
+ * (net/ipv4/tcp.c, tcp_poll). */
+bool mfd_inplace_is_idle(int fd)
+{
+    struct pollfd polled = {.fd = fd};
+
+    return poll(&polled, 1, 0) == 1 && (polled.revents & (POLLHUP | POLLERR)) == POLLHUP;
+}
+
 /* mfd_inplace_has_error - is there an error that nobody has been told? poll(2) does not consume it. */
 bool mfd_inplace_has_error(int fd)
 {
@@ -65,45 +75,34 @@ bool mfd_inplace_has_error(int fd)
     return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0;
 }
 
-static mfd_wait_resume resume_first;
-static mfd_wait_resume resume_again;
+enum { /* trial->progress */
+    MADE_IT,
+    ASKS_ABOUT_IT
+};
 
-static void resume(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
-                   enum mfd_wake wake, bool first)
+static bool try_to_end(struct mfd_agent *agent, const struct mfd_notification *call,
+                       struct mfd_trial *trial)
 {
     int domain = AF_INET;
     struct mfd_mode mode;
     int error;
 
-    (void)mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain);
-    mode = mfd_mode_enter(fd);
-    error = mfd_inplace_ask(fd, domain);
+    (void)agent;
+    (void)call;
+    (void)mfd_socket_option(trial->fd, SOL_SOCKET, SO_DOMAIN, &domain);
+    mode = mfd_mode_enter(trial->fd);
+    error = mfd_inplace_ask(trial->fd, domain);
     (void)mfd_mode_leave(&mode);
+    if (error == EALREADY && trial->wake == MFD_WAKE_READY)
+        return false;
     if (error == EISCONN)
         error = 0; /* another thread's connect() has been told first */
     else if (error == EAFNOSUPPORT)
-        error =
-            ECONNABORTED; /* another thread has ended the attempt; as __inet_stream_connect() says */
-    if (error == EALREADY && wake == MFD_WAKE_READY) {
-        mfd_inplace_answer(agent, call, fd, true, error, first);
-        return;
-    }
-    if (error == EALREADY && first)
+        error = ECONNABORTED; /* another thread has ended the attempt; __inet_stream_connect() */
+    else if (error == EALREADY && trial->progress == MADE_IT)
         error = EINPROGRESS;
-    (void)close(fd);
-    mfd_answer_error(agent, call, -error);
-}
-
-static void resume_first(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
-                         enum mfd_wake wake)
-{
-    resume(agent, call, fd, wake, true);
-}
-
-static void resume_again(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
-                         enum mfd_wake wake)
-{
-    resume(agent, call, fd, wake, false);
+    trial->result = -error;
+    return true;
 }
 
 /* mfd_inplace_answer - the answer to a connect() that was carried out with this errno
@@ -115,11 +114,19 @@ void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *
 {
     const bool strict = (agent->flags & MFD_SETUP_STRICT) != 0;
     bool under_way = blocking && (error == EINPROGRESS || error == EALREADY);
-    uint64_t timeout_ns = under_way ? mfd_socket_timeout_ns(fd, SO_SNDTIMEO) : 0;
 
-    if (under_way && (strict || timeout_ns != 0)) {
-        if (mfd_wait_put(agent, call, fd, EPOLLOUT, timeout_ns,
-                         first ? resume_first : resume_again) == 0)
+    if (call->call.kind != MFD_CALL_CONNECT) {
+        /* TCP Fast Open (send.c): the program's own call finds the attempt, and sends */
+        under_way = under_way || error == 0;
+    } else if (under_way) {
+        const struct mfd_wait_plan plan = {
+            .try = try_to_end,
+            .events = EPOLLOUT,
+            .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
+        };
+
+        if ((strict || plan.timeout_ns != 0) &&
+            mfd_wait_for(agent, call, fd, &plan, first ? MADE_IT : ASKS_ABOUT_IT) == 0)
             return;
         if (strict) {
             under_way = false;
@@ -130,5 +137,5 @@ void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *
     if (under_way)
         mfd_answer_continue(agent, call);
     else
-        mfd_answer_error(agent, call, -error);
+        mfd_answer(agent, call, -error);
 }

@@ -56,6 +56,14 @@ struct mfd_landlock_ruleset {
 #define SYS_landlock_restrict_self 446
 #endif
 
+/* linux/socket.h */
+#ifndef MSG_FASTOPEN
+#define MSG_FASTOPEN 0x20000000
+#endif
+#ifndef MSG_ZEROCOPY
+#define MSG_ZEROCOPY 0x4000000
+#endif
+
 /* asm-generic/unistd.h: one number on every architecture since 5.1 */
 #ifndef SYS_io_uring_setup
 #define SYS_io_uring_setup 425

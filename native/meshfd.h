@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "address.h"
@@ -22,6 +23,7 @@
 #define MFD_ASKS_MAX 256
 #define MFD_SPAWNED_MAX 64
 #define MFD_WAITS_MAX 1024
+#define MFD_NAMES_MAX 16384
 
 struct mfd_agent;
 
@@ -46,7 +48,7 @@ int mfd_notify_add(struct mfd_notify *notify, int listener_fd);
 void mfd_notify_drop(struct mfd_agent *agent, unsigned index);
 int mfd_notify_receive(struct mfd_notify *notify, unsigned index, struct mfd_notification *ret);
 bool mfd_notify_is_alive(const struct mfd_notification *call);
-void mfd_answer_error(struct mfd_agent *agent, const struct mfd_notification *call, int error);
+void mfd_answer(struct mfd_agent *agent, const struct mfd_notification *call, int result);
 void mfd_answer_continue(struct mfd_agent *agent, const struct mfd_notification *call);
 int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec);
@@ -60,8 +62,10 @@ enum mfd_signalled {
 };
 
 int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size);
+int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size);
 int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 int mfd_target_pidfd(pid_t pid, int *ret_fd);
+pid_t mfd_target_process(pid_t pid);
 enum mfd_signalled mfd_target_signalled(pid_t pid);
 void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
@@ -76,16 +80,34 @@ enum mfd_wake {
     MFD_WAKE_TIMEOUT,
 };
 
-/* Goes on with a call: answers it, or puts it back. @fd: the callee's now */
-typedef void mfd_wait_resume(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
-                             enum mfd_wake wake);
+struct mfd_trial { /* to carry a call out now */
+    int fd;        /* the agent's duplicate of its socket */
+    enum mfd_wake wake;
+    uint32_t progress; /* the call's own, from one trial to the next */
+    int result;        /* out: what the call returns, or -errno */
+};
+
+/* Return: whether the call is over; then trial->result is set. */
+typedef bool mfd_wait_try(struct mfd_agent *agent, const struct mfd_notification *call,
+                          struct mfd_trial *trial);
+
+struct mfd_wait_plan {
+    mfd_wait_try *
+    try
+        ;
+    uint32_t events;     /* of epoll(7) */
+    uint64_t timeout_ns; /* after the call was received; 0: none */
+};
 
 struct mfd_wait {
     struct mfd_notification call;
-    mfd_wait_resume *resume; /* NULL: a free slot */
+    mfd_wait_try *
+    try
+        ; /* NULL: a free slot */
     unsigned next_free;
     int fd;
     int pidfd;
+    uint32_t progress;
     uint64_t deadline_ns; /* UINT64_MAX: none */
     uint64_t look_ns;
     bool suspected; /* at the last look it was signalled, perhaps */
@@ -100,8 +122,8 @@ struct mfd_waits {
 };
 
 int mfd_waits_open(struct mfd_waits *waits);
-int mfd_wait_put(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
-                 uint32_t events, uint64_t timeout_ns, mfd_wait_resume *resume);
+int mfd_wait_for(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                 const struct mfd_wait_plan *plan, uint32_t progress);
 void mfd_waits_run(struct mfd_agent *agent);
 void mfd_waits_expire(struct mfd_agent *agent, uint64_t now_ns);
 uint64_t mfd_waits_next_ns(const struct mfd_waits *waits);
@@ -146,6 +168,7 @@ void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd);
 int mfd_socket_option(int fd, int level, int name, int *ret_value);
 uint64_t mfd_socket_cookie(int fd);
 uint64_t mfd_socket_timeout_ns(int fd, int name);
+bool mfd_socket_is_nonblocking(int fd);
 
 /* --- inplace.c: connect a program's own open file, without waiting for it ------------------------ */
 
@@ -158,6 +181,7 @@ struct mfd_mode mfd_mode_enter(int fd);
 bool mfd_mode_leave(const struct mfd_mode *mode);
 int mfd_inplace_ask(int fd, int domain);
 bool mfd_inplace_has_error(int fd);
+bool mfd_inplace_is_idle(int fd);
 void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
                         bool blocking, int error, bool first);
 
@@ -169,6 +193,7 @@ struct mfd_attempt { /* one connect() whose target and destination are known */
     socklen_t length;
     struct mfd_address asked;
     uint32_t rule;
+    bool dontwait; /* MSG_DONTWAIT: the call does not block, whatever the socket is */
 };
 
 struct mfd_candidates { /* endpoints in the order in which they are tried */
@@ -185,8 +210,92 @@ struct mfd_decision { /* what is to happen to an attempt */
 };
 
 void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt);
+bool mfd_connect_is_refusal(int error);
 void mfd_connect_resume(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                         const struct mfd_decision *decision);
+
+/* --- balance.c: which endpoints a connection tries; account.c: counts and reports ----------------- */
+
+struct mfd_outcome {   /* of trying candidates */
+    int error;         /* errno, 0: it worked */
+    int used;          /* candidate that the answer is about; -1: none could be written */
+    unsigned attempts; /* calls made */
+};
+
+void mfd_balance_choose(struct mfd_agent *agent, uint32_t upstream, struct mfd_candidates *ret);
+bool mfd_balance_serves(const struct mfd_table *table, uint32_t upstream,
+                        const struct mfd_address *address);
+uint64_t mfd_account_time(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_account_rule(struct mfd_agent *agent, uint32_t rule);
+void mfd_account_outcome(struct mfd_agent *agent, const struct mfd_candidates *candidates,
+                         const struct mfd_outcome *outcome);
+void mfd_account_denied(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error,
+                        uint64_t nanoseconds);
+void mfd_account_redirected(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                            const struct mfd_candidates *candidates,
+                            const struct mfd_outcome *outcome, uint64_t nanoseconds);
+
+/* --- names.c: what programs asked for, and what they were given ----------------------------------- */
+
+struct mfd_name {
+    uint64_t cookie; /* of the socket; 0: a free place */
+    struct mfd_address asked;
+    struct mfd_address given;
+    uint32_t used; /* the clock then */
+    pid_t process; /* that connected it, under the number fd */
+    int fd;
+    bool pinned; /* a connected UDP socket, which follows its upstream */
+};
+
+struct mfd_names {
+    struct mfd_name names[MFD_NAMES_MAX];
+    uint32_t clock;
+    uint32_t n_unchecked; /* of them, since the route table was replaced */
+};
+
+struct mfd_name *mfd_names_by_asked(struct mfd_names *names, uint64_t cookie,
+                                    const struct mfd_address *asked);
+struct mfd_name *mfd_names_by_given(struct mfd_names *names, uint64_t cookie,
+                                    const struct mfd_address *given);
+struct mfd_name *mfd_names_put(struct mfd_names *names, uint64_t cookie,
+                               const struct mfd_address *asked, const struct mfd_address *given);
+void mfd_names_pin(struct mfd_name *name, pid_t pid, int fd);
+void mfd_names_repin(struct mfd_names *names);
+void mfd_names_step(struct mfd_agent *agent);
+
+/* --- message.c: a message in the target's memory; send.c, receive.c: datagrams; told.c: addresses --- */
+
+#define MFD_DATAGRAM_MAX 65535 /* of UDP: an IP packet's length */
+#define MFD_CONTROL_MAX 4096   /* bytes of control messages */
+
+struct mfd_message { /* struct msghdr, as the target has it */
+    uint64_t name;
+    uint32_t name_size;
+    uint64_t iov;
+    uint64_t n_iov;
+    uint64_t control;
+    uint64_t control_size;
+};
+
+int mfd_message_read(const struct mfd_notification *call, uint64_t at, struct mfd_message *ret);
+int mfd_message_gather(const struct mfd_notification *call, const struct mfd_message *message,
+                       struct msghdr *ret);
+int mfd_message_room(const struct mfd_notification *call, const struct mfd_message *message,
+                     struct msghdr *ret);
+int mfd_message_scatter(const struct mfd_notification *call, const struct mfd_message *message,
+                        uint64_t at, struct msghdr *filled, size_t size);
+int mfd_message_name(const struct mfd_notification *call, const struct mfd_message *message,
+                     union mfd_sockaddr *ret);
+uint64_t mfd_message_at(const struct mfd_notification *call, uint64_t messages, uint32_t index);
+int mfd_message_set_length(const struct mfd_notification *call, uint64_t at, uint32_t length);
+void mfd_send_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_receive_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_getpeername_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+bool mfd_told_translate(struct mfd_agent *agent, int fd, union mfd_sockaddr *sockaddr,
+                        socklen_t *length);
+int mfd_told_write(pid_t pid, uint64_t address, uint64_t length_at,
+                   const union mfd_sockaddr *sockaddr, socklen_t length);
 
 /* --- asks.c: calls that wait for the supervisor's verdict --------------------------------------- */
 
@@ -352,6 +461,7 @@ struct mfd_agent {
     struct mfd_notify notify;
     struct mfd_waits waits;
     struct mfd_leases leases;
+    struct mfd_names names;
     struct mfd_asks asks;
     struct mfd_listening_sockets listening;
     struct mfd_children children;

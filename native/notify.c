@@ -2,7 +2,7 @@
  *
  * Theory of operation: each start of the service has its own filter and so its own listener; the
  * agent polls them all. A call is received, looked at, and answered exactly once:
- *   error     the call fails, or succeeds with 0
+ *   result    the call returns a value, or fails
  *   continue  the kernel carries the call out as if nobody had looked
  *   fd        a file is put into the target, and its number is the call's result, in one step
  * A target that is killed meanwhile makes any of these fail with ENOENT: it is gone, nothing is owed
@@ -91,7 +91,7 @@ bool mfd_notify_is_alive(const struct mfd_notification *call)
     return ioctl(call->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) == 0;
 }
 
-static void answer(struct mfd_agent *agent, const struct mfd_notification *call, int error,
+static void answer(struct mfd_agent *agent, const struct mfd_notification *call, int result,
                    uint32_t flags)
 {
     union {
@@ -101,16 +101,17 @@ static void answer(struct mfd_agent *agent, const struct mfd_notification *call,
 
     memset(&room, 0, sizeof(room.response));
     room.response.id = call->id;
-    room.response.error = error;
+    room.response.val = result > 0 ? result : 0;
+    room.response.error = result < 0 ? result : 0;
     room.response.flags = flags;
     if (ioctl(call->listener, SECCOMP_IOCTL_NOTIF_SEND, &room.response) < 0)
         agent->stats->vanished++;
 }
 
-/* mfd_answer_error - the call returns this; @error: 0 or -errno */
-void mfd_answer_error(struct mfd_agent *agent, const struct mfd_notification *call, int error)
+/* mfd_answer - the call returns this; @result: a value, or -errno */
+void mfd_answer(struct mfd_agent *agent, const struct mfd_notification *call, int result)
 {
-    answer(agent, call, error, 0);
+    answer(agent, call, result, 0);
 }
 
 void mfd_answer_continue(struct mfd_agent *agent, const struct mfd_notification *call)

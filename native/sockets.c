@@ -11,6 +11,7 @@
  * lease is over then, because the socket settles. Sockets that were never made here (inherited, received over
  * a unix socket, track = "connect") are taken up by re-opening just the same.
  * Source: socket(2), socket(7), pidfd_getfd(2). */
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -39,6 +40,12 @@ uint64_t mfd_socket_timeout_ns(int fd, int name)
     if (getsockopt(fd, SOL_SOCKET, name, &timeout, &size) < 0)
         return 0;
     return (uint64_t)timeout.tv_sec * MFD_NS_PER_S + (uint64_t)timeout.tv_usec * MFD_NS_PER_US;
+}
+
+/* mfd_socket_is_nonblocking - O_NONBLOCK of the open file */
+bool mfd_socket_is_nonblocking(int fd)
+{
+    return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0;
 }
 
 /* mfd_socket_cookie - SO_COOKIE, or 0 when fd is no socket */
@@ -104,7 +111,7 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
         return;
     }
     if (fd < 0) {
-        mfd_answer_error(agent, call, fd);
+        mfd_answer(agent, call, fd);
         return;
     }
     added = mfd_answer_fd(call, fd, (type & SOCK_CLOEXEC) != 0);
@@ -113,7 +120,7 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
         return;
     }
     if (added < 0) {
-        mfd_answer_error(agent, call, added);
+        mfd_answer(agent, call, added);
         return;
     }
     agent->stats->sockets++;

@@ -62,6 +62,22 @@ static uint64_t status_number(const char *text, const char *name, int base)
     return line == NULL ? 0 : strtoull(line + strlen(name), NULL, base);
 }
 
+/* mfd_target_write - copy size bytes to its memory
+ * Return: 0; -EFAULT when not all of them can be written; -EPERM; -ESRCH. */
+int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size)
+{
+    struct iovec from = {.iov_base = (void *)(uintptr_t)local, .iov_len = size};
+    struct iovec to = {.iov_base = (void *)(uintptr_t)remote, .iov_len = size};
+    ssize_t n;
+
+    if (size == 0)
+        return 0;
+    n = process_vm_writev(pid, &from, 1, &to, 1, 0);
+    if (n < 0)
+        return -errno;
+    return (size_t)n == size ? 0 : -EFAULT;
+}
+
 /* Before Linux 6.9 a pidfd is a whole process's. */
 static int thread_group_of(pid_t pid)
 {
@@ -75,7 +91,8 @@ static int thread_group_of(pid_t pid)
 }
 
 /* mfd_target_signalled - does a signal wait that would end a sleep of this thread?
- * A signal sent to a process of several threads may be any one's. Ignored signals never wait. */
+ * A signal sent to a process is its first thread's, if that has it unblocked; else it may be any one's
+ * (kernel/signal.c, complete_signal). Ignored signals never wait. */
 enum mfd_signalled mfd_target_signalled(pid_t pid)
 {
     char text[STATUS_ROOM];
@@ -88,7 +105,10 @@ enum mfd_signalled mfd_target_signalled(pid_t pid)
         return MFD_SIGNALLED;
     if ((status_number(text, "\nShdPnd:", 16) & unblocked) == 0)
         return MFD_NOT_SIGNALLED;
-    return status_number(text, "\nThreads:", 10) == 1 ? MFD_SIGNALLED : MFD_SIGNALLED_PERHAPS;
+    return status_number(text, "\nTgid:", 10) == (uint64_t)pid ||
+                   status_number(text, "\nThreads:", 10) == 1
+               ? MFD_SIGNALLED
+               : MFD_SIGNALLED_PERHAPS;
 }
 
 static int open_pidfd(pid_t pid)
@@ -130,6 +150,7 @@ int mfd_target_pidfd(pid_t pid, int *ret_fd)
 static struct known_thread {
     pid_t pid; /* 0: none */
     int pidfd;
+    pid_t process; /* 0: not asked yet */
 } known_threads[KNOWN_THREADS];
 
 static uint64_t known_until_ns = UINT64_MAX; /* UINT64_MAX: none is known */
@@ -198,6 +219,19 @@ int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd)
         return -errno;
     *ret_fd = (int)opened;
     return 0;
+}
+
+/* mfd_target_process - the process of a thread, whose id outlives the thread's
+ * Return: the id, or -errno. */
+pid_t mfd_target_process(pid_t pid)
+{
+    struct known_thread *known = slot_of(pid);
+
+    if (known->pid != pid)
+        return thread_group_of(pid);
+    if (known->process == 0)
+        known->process = thread_group_of(pid);
+    return known->process;
 }
 
 /* mfd_target_same_file - is its fd the same open file as our own_fd?

@@ -3,12 +3,13 @@
  * Theory of operation: a blocking call that the agent carries out itself may have to wait: for a
  * connection to be made, for room to send, for a datagram. The agent does not; the call is put here with a
  * duplicate of its socket, and an epoll instance of the agent's own watches that, while others are served.
- * When it is ready, or its deadline (SO_SNDTIMEO, SO_RCVTIMEO) has passed, the call's `resume` is run,
- * which answers it or puts it here again. The kernel, too, holds the socket for as long as such a call
- * lasts, so the duplicate changes nothing that anybody could see.
+ * When something has happened to it, or its deadline (SO_SNDTIMEO, SO_RCVTIMEO) has passed, the call's `try`
+ * is run, which says what the call returns, or that it has to wait on. The kernel, too, holds the socket for
+ * as long as such a call lasts, so the duplicate changes nothing that anybody could see; it is closed before
+ * the answer, because the program may close the socket next, and must find itself its only holder.
  *
- *   ready       resume(READY)
- *   deadline    resume(TIMEOUT)
+ *   event       try(READY); edge-triggered, for a socket can have an error that is none of this call's
+ *   deadline    try(TIMEOUT), which cannot wait on
  *   signal      answered as the kernel would (below)
  *   target dies forgotten: at once by its pidfd, so that its ports are free again
  *
@@ -65,7 +66,7 @@ static int take_out(struct mfd_agent *agent, struct mfd_wait *wait)
     watch_no_more(waits, wait->fd);
     watch_no_more(waits, wait->pidfd);
     mfd_close_at(&wait->pidfd);
-    wait->resume = NULL;
+    wait->try = NULL;
     wait->next_free = waits->first_free;
     waits->first_free = (unsigned)(wait - waits->slots);
     waits->n--;
@@ -91,19 +92,13 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* mfd_wait_put - have a call wait until fd is ready
- * @fd: the agent's own duplicate; taken over on success
- * @events: of epoll(7)
- * @timeout_ns: after the call was received; 0: none
- * Return: 0; -EAGAIN when MFD_WAITS_MAX calls wait; -EMFILE, -ENOMEM, -ENOSPC: the agent lacks fds or room. */
-int mfd_wait_put(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
-                 uint32_t events, uint64_t timeout_ns, mfd_wait_resume *resume)
+static int put(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+               const struct mfd_wait_plan *plan, uint32_t progress)
 {
     struct mfd_waits *waits = &agent->waits;
     unsigned index = waits->first_free;
     struct mfd_wait *wait = &waits->slots[index];
     MFD_CLOSE int pidfd = -1;
-    uint64_t now = mfd_now_ns();
     int error;
 
     if (index == MFD_WAITS_MAX)
@@ -112,29 +107,48 @@ int mfd_wait_put(struct mfd_agent *agent, const struct mfd_notification *call, i
     if (error == 0)
         error = watch(waits, pidfd, EPOLLIN, index, FOR_DEATH);
     if (error == 0)
-        error = watch(waits, fd, events, index, FOR_SOCKET);
+        error = watch(waits, fd, plan->events | EPOLLET, index, FOR_SOCKET);
     if (error < 0)
         return error;
     waits->first_free = wait->next_free;
     *wait = (struct mfd_wait){
         .call = *call,
-        .resume = resume,
+        .try = plan->try,
         .fd = fd,
         .pidfd = mfd_take_fd(&pidfd),
-        .deadline_ns = timeout_ns == 0 ? UINT64_MAX : call->received_ns + timeout_ns,
-        .look_ns = now + LOOK_MIN_NS,
+        .progress = progress,
+        .deadline_ns = plan->timeout_ns == 0 ? UINT64_MAX : call->received_ns + plan->timeout_ns,
+        .look_ns = mfd_now_ns() + LOOK_MIN_NS,
     };
     waits->next_ns = earlier(waits->next_ns, earlier(wait->look_ns, wait->deadline_ns));
     agent->stats->waits = ++waits->n;
     return 0;
 }
 
-static void resume(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_wake wake)
+/* mfd_wait_for - have a call wait for its socket, and answer it when it is over
+ * @fd: the agent's own duplicate; taken over on success
+ * @progress: what try() has left there
+ * Return: 0; -EAGAIN when MFD_WAITS_MAX calls wait, or the agent lacks fds or memory; -ESRCH when the
+ * target is gone. Nothing is answered then. */
+int mfd_wait_for(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
+                 const struct mfd_wait_plan *plan, uint32_t progress)
+{
+    int error = put(agent, call, fd, plan, progress);
+
+    return error == 0 || error == -ESRCH ? error : -EAGAIN;
+}
+
+static void try_again(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_wake wake)
 {
     struct mfd_notification call = wait->call;
-    mfd_wait_resume *how = wait->resume;
+    struct mfd_trial trial = {.fd = wait->fd, .wake = wake, .progress = wait->progress};
 
-    how(agent, &call, take_out(agent, wait), wake);
+    if (!wait->try(agent, &call, &trial)) {
+        wait->progress = trial.progress;
+        return;
+    }
+    forget(agent, wait);
+    mfd_answer(agent, &call, trial.result);
 }
 
 /* mfd_waits_run - the epoll instance is readable: go on with what is ready, one after the other, so that
@@ -150,7 +164,7 @@ void mfd_waits_run(struct mfd_agent *agent)
         if (event.data.u64 % KINDS == FOR_DEATH)
             forget(agent, wait);
         else
-            resume(agent, wait, MFD_WAKE_READY);
+            try_again(agent, wait, MFD_WAKE_READY);
     }
 }
 
@@ -160,7 +174,7 @@ static void interrupt(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_s
     bool restart = signalled == MFD_SIGNALLED && wait->deadline_ns == UINT64_MAX;
 
     forget(agent, wait);
-    mfd_answer_error(agent, &call, restart ? -ERESTARTSYS : -EINTR);
+    mfd_answer(agent, &call, restart ? -ERESTARTSYS : -EINTR);
 }
 
 /* A signal that another thread may take is the target's if it is still there at the next look. */
@@ -191,18 +205,17 @@ void mfd_waits_expire(struct mfd_agent *agent, uint64_t now_ns)
 
     if (waits->next_ns > now_ns)
         return;
-    waits->next_ns = UINT64_MAX; /* what is put here anew sets it, too */
     for (unsigned i = 0; waits->n > 0 && i < MFD_WAITS_MAX; i++) {
         struct mfd_wait *wait = &waits->slots[i];
 
-        if (wait->resume != NULL && wait->deadline_ns <= now_ns)
-            resume(agent, wait, MFD_WAKE_TIMEOUT);
-        else if (wait->resume != NULL && wait->look_ns <= now_ns)
+        if (wait->try != NULL && wait->deadline_ns <= now_ns)
+            try_again(agent, wait, MFD_WAKE_TIMEOUT);
+        else if (wait->try != NULL && wait->look_ns <= now_ns)
             look(agent, wait, now_ns);
-        if (wait->resume != NULL)
+        if (wait->try != NULL)
             next_ns = earlier(next_ns, earlier(wait->look_ns, wait->deadline_ns));
     }
-    waits->next_ns = earlier(waits->next_ns, next_ns);
+    waits->next_ns = next_ns;
 }
 
 /* mfd_waits_next_ns - when something may be due; UINT64_MAX: nothing waits */
@@ -217,7 +230,7 @@ void mfd_waits_forget(struct mfd_agent *agent, int listener)
     for (unsigned i = 0; agent->waits.n > 0 && i < MFD_WAITS_MAX; i++) {
         struct mfd_wait *wait = &agent->waits.slots[i];
 
-        if (wait->resume != NULL && wait->call.listener == listener)
+        if (wait->try != NULL && wait->call.listener == listener)
             forget(agent, wait);
     }
 }

@@ -251,8 +251,9 @@ struct mfd_stats {
     uint64_t redirected;
     uint64_t denied;
     uint64_t asked;
-    uint64_t refused; /* redirects for which every endpoint failed at once */
-    uint64_t retried; /* endpoints passed over because they refused at once */
+    uint64_t refused;  /* redirects for which every endpoint failed at once */
+    uint64_t retried;  /* endpoints passed over because they refused at once */
+    uint64_t repinned; /* connected UDP sockets moved to another endpoint */
     uint64_t binds;
     uint64_t handed; /* listening sockets handed over */
     uint64_t mismatched;

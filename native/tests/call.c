@@ -29,7 +29,17 @@ static void calls_are_named_by_their_number(void)
         CHECK_EQ(decode(abi->arch, abi->socket, 1, args).kind, MFD_CALL_SOCKET);
         CHECK_EQ(decode(abi->arch, abi->bind, 1, args).kind, MFD_CALL_BIND);
         CHECK_EQ(decode(abi->arch, abi->listen, 1, args).kind, MFD_CALL_LISTEN);
-        CHECK_EQ(decode(abi->arch, abi->sendto, 1, args).kind, MFD_CALL_OTHER);
+        CHECK_EQ(decode(abi->arch, abi->sendto, 1, args).kind, MFD_CALL_SENDTO);
+        CHECK_EQ(decode(abi->arch, abi->sendmsg, 1, args).kind, MFD_CALL_SENDMSG);
+        CHECK_EQ(decode(abi->arch, abi->sendmmsg, 1, args).kind, MFD_CALL_SENDMMSG);
+        CHECK_EQ(decode(abi->arch, abi->recvfrom, 1, args).kind, MFD_CALL_RECVFROM);
+        CHECK_EQ(decode(abi->arch, abi->recvmsg, 1, args).kind, MFD_CALL_RECVMSG);
+        CHECK_EQ(decode(abi->arch, abi->recvmmsg, 1, args).kind, MFD_CALL_RECVMMSG);
+        CHECK_EQ(decode(abi->arch, abi->getpeername, 1, args).kind, MFD_CALL_GETPEERNAME);
+        CHECK_EQ(decode(abi->arch, abi->io_uring_setup, 1, args).kind, MFD_CALL_OTHER);
+        CHECK_EQ(decode(abi->arch, abi->recvmmsg, 1, args).time32, i == 1);
+        CHECK_EQ(call.compat, i == 1);
+        CHECK(!call.in_memory);
         CHECK_EQ(decode(abi->arch, -1, 1, args).kind, MFD_CALL_OTHER); /* "no socketcall" is -1 */
     }
 }
@@ -62,6 +72,14 @@ static void socketcall_reads_its_arguments_once_from_memory(void)
     CHECK_EQ(call.args[0], 5);
     CHECK_EQ(call.args[1], UINT32_MAX); /* not sign-extended */
     CHECK_EQ(call.args[2], 16);
+    CHECK(call.compat && call.in_memory);
+    for (uint32_t i = 3; i < 6; i++)
+        low[i] = 100 + i;
+    call = socketcall(11, getpid(), where);
+    CHECK_EQ(call.kind, MFD_CALL_SENDTO);
+    CHECK_EQ(call.args[5], 105);
+    CHECK_EQ(socketcall(19, getpid(), where).kind, MFD_CALL_RECVMMSG);
+    CHECK(socketcall(19, getpid(), where).time32);
     CHECK_EQ(socketcall(1, getpid(), where).kind, MFD_CALL_SOCKET);
     CHECK_EQ(socketcall(2, getpid(), where).kind, MFD_CALL_BIND);
     CHECK_EQ(socketcall(5, getpid(), where).kind, MFD_CALL_OTHER);

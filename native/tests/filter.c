@@ -20,18 +20,20 @@
 struct numbers {
     const char *name;
     uint32_t arch;
-    int socketcall, socket, bind, connect, listen, sendto, sendmsg, sendmmsg, io_uring_setup;
+    int socketcall, socket, bind, connect, listen, sendto, sendmsg, sendmmsg, recvfrom, recvmsg,
+        recvmmsg, recvmmsg_time64, getpeername, io_uring_setup;
 };
 
 #if defined(__x86_64__)
 static const struct numbers abis[] = {
-    {"x86_64", AUDIT_ARCH_X86_64, -1, 41, 49, 42, 50, 44, 46, 307, 425},
-    {"i386", AUDIT_ARCH_I386, 102, 359, 361, 362, 363, 369, 370, 345, 425},
+    {"x86_64", AUDIT_ARCH_X86_64, -1, 41, 49, 42, 50, 44, 46, 307, 45, 47, 299, -1, 52, 425},
+    {"i386", AUDIT_ARCH_I386, 102, 359, 361, 362, 363, 369, 370, 345, 371, 372, 337, 417, 368, 425},
 };
 #elif defined(__aarch64__)
 static const struct numbers abis[] = {
-    {"aarch64", AUDIT_ARCH_AARCH64, -1, 198, 200, 203, 201, 206, 211, 269, 425},
-    {"arm", AUDIT_ARCH_ARM, -1, 281, 282, 283, 284, 290, 296, 374, 425},
+    {"aarch64", AUDIT_ARCH_AARCH64, -1, 198, 200, 203, 201, 206, 211, 269, 207, 212, 243, -1, 205,
+     425},
+    {"arm", AUDIT_ARCH_ARM, -1, 281, 282, 283, 284, 290, 296, 374, 292, 297, 365, 417, 287, 425},
 };
 #endif
 
@@ -62,6 +64,9 @@ static uint32_t interpret(struct run *run, const struct seccomp_data *data)
         case BPF_ALU | BPF_K | BPF_AND:
             accumulator &= now->k;
             continue;
+        case BPF_JMP | BPF_JA:
+            at += now->k;
+            continue;
         case BPF_JMP | BPF_K | BPF_JEQ:
             taken = accumulator == now->k;
             break;
@@ -86,12 +91,12 @@ static uint32_t interpret(struct run *run, const struct seccomp_data *data)
     return 0;
 }
 
-static uint32_t result_of(struct run *run, uint32_t arch, int nr, const uint64_t args[4])
+static uint32_t result_of(struct run *run, uint32_t arch, int nr, const uint64_t args[6])
 {
     struct seccomp_data data = {.nr = nr, .arch = arch, .instruction_pointer = UINT64_MAX};
 
     for (unsigned i = 0; i < 6; i++)
-        data.args[i] = i < 4 ? args[i] : UINT64_MAX;
+        data.args[i] = args[i];
     return interpret(run, &data);
 }
 
@@ -101,7 +106,11 @@ enum when {
     CREATE,
     STRICT,
     NO_IO_URING,
-    REREAD /* in a strict service it fails instead */
+    UDP,
+    UDP_TOLD, /* UDP in a transparent service */
+    TRANSPARENT,
+    FAST_OPENED, /* in a strict service it fails instead */
+    SENT_BY_SOCKETCALL
 };
 
 static bool holds(enum when when, const struct mfd_filter_features *features)
@@ -113,7 +122,14 @@ static bool holds(enum when when, const struct mfd_filter_features *features)
         return features->strict;
     case NO_IO_URING:
         return !features->io_uring;
-    case REREAD:
+    case UDP:
+    case SENT_BY_SOCKETCALL:
+        return features->udp;
+    case UDP_TOLD:
+        return features->udp && features->transparent;
+    case TRANSPARENT:
+        return features->transparent;
+    case FAST_OPENED:
     case ALWAYS:
         break;
     }
@@ -124,7 +140,7 @@ static bool holds(enum when when, const struct mfd_filter_features *features)
 
 static const struct row {
     size_t call;
-    uint64_t args[4];
+    uint64_t args[6];
     enum when when;
     uint32_t action;
 } rows[] = {
@@ -177,16 +193,27 @@ static const struct row {
     {CALL(bind), {3, 0x1000, UINT32_MAX}, ALWAYS, ALLOW},
     {CALL(listen), {3, 0}, ALWAYS, NOTIFY},
     {CALL(listen), {UINT32_MAX, UINT32_MAX}, ALWAYS, NOTIFY},
-    /* fd, buffer, length, flags; sendmsg: fd, message, flags */
-    {CALL(sendto), {3, 0, 1, 0}, ALWAYS, ALLOW},
-    {CALL(sendto), {3, 0, 1, FAST_OPEN}, STRICT, FAIL(EOPNOTSUPP)},
-    {CALL(sendto), {3, 0, 1, HIGH | FAST_OPEN}, STRICT, FAIL(EOPNOTSUPP)},
-    {CALL(sendto), {3, 0, 1, UINT32_MAX}, STRICT, FAIL(EOPNOTSUPP)},
-    {CALL(sendto), {3, 0, FAST_OPEN, ~FAST_OPEN}, ALWAYS, ALLOW},
-    {CALL(sendmsg), {3, 0, 0, FAST_OPEN}, ALWAYS, ALLOW},
-    {CALL(sendmsg), {3, 0, FAST_OPEN | MSG_NOSIGNAL, 0}, STRICT, FAIL(EOPNOTSUPP)},
-    {CALL(sendmmsg), {3, 0, FAST_OPEN, 0}, ALWAYS, ALLOW},
-    {CALL(sendmmsg), {3, 0, 1, FAST_OPEN}, STRICT, FAIL(EOPNOTSUPP)},
+    /* fd, buffer, length, flags, address, its length */
+    {CALL(sendto), {3, 0, 1, 0, 0, 16}, ALWAYS, ALLOW},
+    {CALL(sendto), {3, 0, 1, 0, 0x1000, 16}, UDP, NOTIFY},
+    {CALL(sendto), {3, 0, 1, 0, 0x1000, 0}, UDP, NOTIFY},
+    {CALL(sendto), {3, 0, 1, 0, HIGH, 16}, UDP, NOTIFY},
+    {CALL(sendto), {3, 0, 1, FAST_OPEN, 0, 0}, FAST_OPENED, NOTIFY},
+    {CALL(sendto), {3, 0, 1, HIGH | FAST_OPEN, 0, 0}, FAST_OPENED, NOTIFY},
+    {CALL(sendto), {3, 0, 1, UINT32_MAX, 0x1000, 16}, FAST_OPENED, NOTIFY},
+    {CALL(sendto), {3, 0, FAST_OPEN, ~FAST_OPEN, 0, 0}, ALWAYS, ALLOW},
+    /* fd, message, flags; sendmmsg: fd, messages, how many, flags */
+    {CALL(sendmsg), {3, 0, 0, FAST_OPEN}, UDP, NOTIFY},
+    {CALL(sendmsg), {3, 0, FAST_OPEN | MSG_NOSIGNAL, 0}, FAST_OPENED, NOTIFY},
+    {CALL(sendmmsg), {3, 0, FAST_OPEN, 0}, UDP, NOTIFY},
+    {CALL(sendmmsg), {3, 0, 1, FAST_OPEN}, FAST_OPENED, NOTIFY},
+    {CALL(recvfrom), {3, 0x1000, 1, 0, 0, 0x1000}, ALWAYS, ALLOW},
+    {CALL(recvfrom), {3, 0x1000, 1, 0, 0x1000, 0}, UDP_TOLD, NOTIFY},
+    {CALL(recvfrom), {3, 0x1000, 1, 0, HIGH, 0}, UDP_TOLD, NOTIFY},
+    {CALL(recvmsg), {3, 0x1000, 0}, UDP_TOLD, NOTIFY},
+    {CALL(recvmmsg), {3, 0x1000, 1, 0, 0}, UDP_TOLD, NOTIFY},
+    {CALL(recvmmsg_time64), {3, 0x1000, 1, 0, 0}, UDP_TOLD, NOTIFY},
+    {CALL(getpeername), {3, 0x1000, 0x1000}, TRANSPARENT, NOTIFY},
     {CALL(io_uring_setup), {8, 0x1000}, NO_IO_URING, FAIL(ENOSYS)},
     /* the call's number there: socket 1, bind 2, connect 3, listen 4, accept 5, send 9, ... */
     {CALL(socketcall), {0}, ALWAYS, ALLOW},
@@ -194,11 +221,16 @@ static const struct row {
     {CALL(socketcall), {2}, ALWAYS, NOTIFY},
     {CALL(socketcall), {3}, ALWAYS, NOTIFY},
     {CALL(socketcall), {HIGH | 3}, ALWAYS, NOTIFY},
-    {CALL(socketcall), {11}, REREAD, ALLOW},
-    {CALL(socketcall), {16}, REREAD, ALLOW},
+    {CALL(socketcall), {11}, SENT_BY_SOCKETCALL, NOTIFY},
+    {CALL(socketcall), {16}, SENT_BY_SOCKETCALL, NOTIFY},
     {CALL(socketcall), {4}, ALWAYS, NOTIFY},
     {CALL(socketcall), {5}, ALWAYS, ALLOW},
-    {CALL(socketcall), {20}, REREAD, ALLOW},
+    {CALL(socketcall), {20}, SENT_BY_SOCKETCALL, NOTIFY},
+    {CALL(socketcall), {12}, UDP_TOLD, NOTIFY},
+    {CALL(socketcall), {17}, UDP_TOLD, NOTIFY},
+    {CALL(socketcall), {19}, UDP_TOLD, NOTIFY},
+    {CALL(socketcall), {7}, TRANSPARENT, NOTIFY},
+    {CALL(socketcall), {10}, ALWAYS, ALLOW},
     {CALL(socketcall), {UINT32_MAX}, ALWAYS, ALLOW},
 };
 
@@ -212,8 +244,10 @@ static int number_of(const struct numbers *abi, size_t call)
 
 static uint32_t expected_of(const struct row *row, const struct mfd_filter_features *features)
 {
-    if (row->when == REREAD && features->strict)
-        return SECCOMP_RET_ERRNO | ENOSYS;
+    if (row->when == FAST_OPENED && features->strict)
+        return FAIL(EOPNOTSUPP);
+    if (row->when == SENT_BY_SOCKETCALL && features->strict && !features->udp)
+        return FAIL(ENOSYS);
     return holds(row->when, features) ? row->action : ALLOW;
 }
 
@@ -227,8 +261,10 @@ static void calls_of_the_table_get_their_answers(struct run *run,
 
             if (nr < 0)
                 continue;
-            (void)snprintf(about, sizeof(about), "%s call %d, row %zu%s%s", abis[i].name, nr, j,
-                           features->create ? ", create" : "", features->strict ? ", strict" : "");
+            (void)snprintf(about, sizeof(about), "%s call %d, row %zu%s%s%s%s", abis[i].name, nr, j,
+                           features->create ? ", create" : "", features->strict ? ", strict" : "",
+                           features->udp ? ", udp" : "",
+                           features->transparent ? ", transparent" : "");
             check_about = about;
             CHECK_EQ(result_of(run, abis[i].arch, nr, rows[j].args),
                      expected_of(&rows[j], features));
@@ -242,8 +278,12 @@ static bool is_looked_at(const struct numbers *abi, int nr,
 {
     return (!features->io_uring && nr == abi->io_uring_setup) || nr == abi->connect ||
            nr == abi->socketcall || (features->create && nr == abi->socket) ||
-           (nr == abi->bind || nr == abi->listen) ||
-           (features->strict && (nr == abi->sendto || nr == abi->sendmsg || nr == abi->sendmmsg));
+           (nr == abi->bind || nr == abi->listen) || nr == abi->sendto || nr == abi->sendmsg ||
+           nr == abi->sendmmsg ||
+           (features->udp && features->transparent &&
+            (nr == abi->recvfrom || nr == abi->recvmsg || nr == abi->recvmmsg ||
+             nr == abi->recvmmsg_time64)) ||
+           (features->transparent && nr == abi->getpeername);
 }
 
 /* The kernel answers those from a bitmap then, without running the filter. */
@@ -251,7 +291,7 @@ static void
 other_calls_are_allowed_by_their_number_alone(struct run *run,
                                               const struct mfd_filter_features *features)
 {
-    static const uint64_t args[4] = {AF_INET, SOCK_STREAM, 16, FAST_OPEN};
+    static const uint64_t args[6] = {AF_INET, SOCK_STREAM, 16, FAST_OPEN};
 
     for (size_t i = 0; i < MFD_COUNT(abis); i++) {
         for (int nr = 0; nr <= 600; nr++) {
@@ -284,7 +324,7 @@ static void foreign_abis_find_no_call_at_all(struct run *run)
         EM_AARCH64,
 #endif
     };
-    static const uint64_t args[4] = {AF_UNIX, SOCK_DGRAM, 0, 0};
+    static const uint64_t args[6] = {AF_UNIX, SOCK_DGRAM, 0, 0};
 
     for (size_t i = 0; i < MFD_COUNT(foreign); i++)
         for (int nr = 0; nr <= 450; nr++)
@@ -321,11 +361,13 @@ static void the_kernel_takes_it(const struct run *run)
 
 int main(void)
 {
-    for (unsigned combination = 0; combination < 8; combination++) {
+    for (unsigned combination = 0; combination < 32; combination++) {
         struct mfd_filter_features features = {
             .create = (combination & 1) != 0,
             .strict = (combination & 2) != 0,
             .io_uring = (combination & 4) != 0,
+            .udp = (combination & 8) != 0,
+            .transparent = (combination & 16) != 0,
         };
         struct run run = {0};
 

@@ -10,7 +10,8 @@ from tests.support.need import require, require_tool
 
 SOURCES = Path(__file__).parent / "c"
 FLAGS = ("-O2", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-pthread")
-VARIANTS = {"": (), "static": ("-static",), "i386": ("-m32",)}
+VARIANTS = {"": (), "static": ("-static",), "i386": ("-m32",), "musl": ("-static",)}
+COMPILERS = {"musl": "musl-gcc"}
 
 
 @dataclass(slots=True)
@@ -32,7 +33,14 @@ class Programs:
         return output
 
     def _build(self, source: Path, output: Path, flags: tuple[str, ...], variant: str) -> None:
-        command = [require_tool("cc"), *FLAGS, *flags, str(source), "-o", str(output)]
+        command = [
+            require_tool(COMPILERS.get(variant, "cc")),
+            *FLAGS,
+            *flags,
+            str(source),
+            "-o",
+            str(output),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if variant:
             require(done.returncode == 0, f"no {variant} programs can be built: {done.stderr}")

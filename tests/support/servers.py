@@ -125,6 +125,69 @@ class Greeter:
         self.listening.close()
 
 
+class Repeater:
+    """Reads each client's stream to its end, sends it back, and closes."""
+
+    def __init__(self) -> None:
+        """Serve from now until the block's end."""
+        self.listening = listening_socket(backlog=1024)
+        self.listening.settimeout(None)
+        self._thread = threading.Thread(target=self._serve, name="repeater")
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.listening.accept()
+            except OSError:  # shut down
+                return
+            with client, contextlib.suppress(ConnectionError):
+                client.sendall(read_all(client))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.listening.close()
+
+
+class Echoer:
+    """Answers each datagram with its name, a colon and what it got; only counts ``quiet``."""
+
+    def __init__(self, name: str = "echo", family: socket.AddressFamily = socket.AF_INET) -> None:
+        """Serve from now until the block's end."""
+        self.name = name
+        self.n_heard = 0
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.socket.bind((LOOPBACK[family], 0))
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"echoer {name}")
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            text, client = self.socket.recvfrom(1 << 16)
+            if self._done.is_set():
+                return
+            self.n_heard += 1
+            if text != b"quiet":
+                self.socket.sendto(self.name.encode() + b":" + text, client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._done.set()
+        with socket.socket(self.socket.family, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", self.socket.getsockname())
+        self._thread.join()
+        self.socket.close()
+
+
 class _Answer(http.server.BaseHTTPRequestHandler):
     """One line of text for every GET."""
 

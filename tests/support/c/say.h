@@ -32,6 +32,10 @@ static inline int sure(const char *what, int value)
     return value;
 }
 
+#ifndef __GLIBC__ /* musl has sentences only */
+#define strerrorname_np strerror
+#endif
+
 static inline const char *name_of(int error)
 {
     const char *name = error == 0 ? "0" : strerrorname_np(error);

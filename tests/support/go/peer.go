@@ -2,12 +2,15 @@
 //
 //	peer get URL       print the body
 //	peer serve ADDR    answer every request
+//	peer resolve NAME  print its IPv4 addresses, by Go's own resolver
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 )
@@ -30,11 +33,23 @@ func serve(address string) {
 	log.Fatal(http.ListenAndServe(address, nil))
 }
 
+func resolve(name string) {
+	addresses, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip4", name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, address := range addresses {
+		fmt.Println(address)
+	}
+}
+
 func main() {
 	switch os.Args[1] {
 	case "get":
 		get(os.Args[2])
 	case "serve":
 		serve(os.Args[2])
+	case "resolve":
+		resolve(os.Args[2])
 	}
 }

@@ -11,12 +11,18 @@ import java.nio.channels.SelectionKey;
 import java.nio.channels.Selector;
 import java.nio.channels.SocketChannel;
 import java.nio.charset.StandardCharsets;
+import java.util.Hashtable;
+import javax.naming.Context;
+import javax.naming.NamingException;
+import javax.naming.directory.Attribute;
+import javax.naming.directory.InitialDirContext;
 
 /**
  * HTTP clients and a server of the Java platform.
  *
  * <p>socket, nio, url HOST PORT: fetch "/" and print the answer's last line, the body. nio registers
- * OP_CONNECT before it connects. serve HOST PORT: com.sun.net.httpserver.
+ * OP_CONNECT before it connects. serve HOST PORT: com.sun.net.httpserver. resolve SERVER NAME: Java's own
+ * DNS client (the JNDI provider) prints the IPv4 address.
  */
 public final class Peer {
   private static final String REQUEST = "GET / HTTP/1.0\r\nHost: test\r\n\r\n";
@@ -86,7 +92,19 @@ public final class Peer {
     server.start();
   }
 
-  public static void main(String[] arguments) throws IOException {
+  private static void resolve(String server, String name) throws NamingException {
+    Hashtable<String, String> environment = new Hashtable<>();
+    environment.put(Context.INITIAL_CONTEXT_FACTORY, "com.sun.jndi.dns.DnsContextFactory");
+    environment.put(Context.PROVIDER_URL, "dns://" + server);
+    Attribute found = new InitialDirContext(environment).getAttributes(name, new String[] {"A"}).get("A");
+    System.out.println(found.get());
+  }
+
+  public static void main(String[] arguments) throws IOException, NamingException {
+    if (arguments[0].equals("resolve")) {
+      resolve(arguments[1], arguments[2]);
+      return;
+    }
     String host = arguments[1];
     int port = Integer.parseInt(arguments[2]);
     switch (arguments[0]) {

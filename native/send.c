@@ -1,0 +1,336 @@
+/* send.c - sendto(), sendmsg() and sendmmsg() of datagrams, and TCP Fast Open
+ *
+ * Theory of operation: trapped in services that route UDP, where the call names an address (sendto) or may name
+ * one (sendmsg, sendmmsg: it lies in memory). A datagram to a routed address is copied once, address and all,
+ * and sent by the agent through a duplicate of the program's own socket, so that it has the socket's port,
+ * options and errors. Datagrams of one socket to one address keep to their endpoint (names.c).
+ *
+ *   redirect   sent to the endpoint; the first that does not refuse at once
+ *   deny       the configured errno
+ *   ask        the default verdict: a datagram does not wait for a supervisor
+ *   pass       CONTINUE; in a strict service, and beside others in one sendmmsg(), sent as copied
+ *   no address as pass
+ *
+ * A blocking socket without room waits in waits.c. sendmmsg() sends one after the other, and says how many
+ * when one fails after the first, or would have to wait (sendmmsg(2) allows both).
+ *
+ * MSG_ZEROCOPY pins the sender's pages until the datagram has left, and these would be the agent's: it fails
+ * with ENOBUFS, upon which a program sends without (Documentation/networking/msg_zerocopy.rst).
+ *
+ * TCP Fast Open (MSG_FASTOPEN) is decided and carried out as the connect() that it contains (connect.c). The
+ * attempt is started without data; then CONTINUE: the program's own call finds the socket connecting, and sends
+ * when it is connected (net/ipv4/tcp.c, tcp_sendmsg_fastopen). So the data is not in the SYN.
+ *
+ * Source: send(2), udp(7), sendmmsg(2), net/ipv4/udp.c (udp_sendmsg), net/ipv6/udp.c (udpv6_sendmsg). */
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "kernel.h"
+#include "meshfd.h"
+
+static bool is_strict(const struct mfd_agent *agent)
+{
+    return (agent->flags & MFD_SETUP_STRICT) != 0;
+}
+
+static int flags_of(const struct mfd_notification *call)
+{
+    return (int)call->call.args[call->call.kind == MFD_CALL_SENDMSG ? 2 : 3];
+}
+
+/* Messages that the call may send. */
+static uint32_t n_messages(const struct mfd_notification *call)
+{
+    const uint32_t most = 1024; /* linux/uio.h: UIO_MAXIOV, net/socket.c (__sys_sendmmsg) */
+    uint32_t n = (uint32_t)call->call.args[2];
+
+    if (call->call.kind != MFD_CALL_SENDMMSG)
+        return 1;
+    return n < most ? n : most;
+}
+
+static int read_message(const struct mfd_notification *call, uint32_t index,
+                        struct mfd_message *ret)
+{
+    const uint64_t *args = call->call.args;
+
+    if (call->call.kind != MFD_CALL_SENDTO)
+        return mfd_message_read(
+            call,
+            call->call.kind == MFD_CALL_SENDMSG ? args[1] : mfd_message_at(call, args[1], index),
+            ret);
+    *ret = (struct mfd_message){
+        .iov = args[1], .n_iov = args[2], .name = args[4], .name_size = (uint32_t)args[5]};
+    /* move_addr_to_kernel() */
+    return args[4] != 0 && (uint32_t)args[5] > MFD_SOCKADDR_MAX ? -EINVAL : 0;
+}
+
+struct outgoing {
+    const struct mfd_notification *call;
+    int fd;
+    int domain;
+    uint64_t cookie; /* 0: not asked yet */
+    union mfd_sockaddr name;
+    socklen_t name_size; /* 0: none */
+    struct mfd_address asked;
+    struct mfd_match match; /* what is decided about it */
+};
+
+/* The address, as UDP understands it. AF_UNSPEC: on an IPv4 socket it means AF_INET, on an IPv6 one no address
+ * at all. What is no address passes: the kernel has the errno. */
+static int read_name(struct mfd_agent *agent, const struct mfd_message *message,
+                     struct outgoing *out)
+{
+    struct mfd_address address;
+    int error = mfd_message_name(out->call, message, &out->name);
+
+    out->name_size = message->name_size;
+    out->match = (struct mfd_match){.verdict = MFD_PASS, .rule = MFD_ANY};
+    if (error < 0 || message->name_size == 0)
+        return error;
+    if (out->name.any.sa_family == AF_UNSPEC && out->domain == AF_INET)
+        out->name.any.sa_family = AF_INET;
+    if (mfd_address_parse(&out->name, out->name_size, &out->asked) < 0)
+        return 0;
+    address = out->asked;
+    if (mfd_address_is_wildcard(&address)) /* this host, as in connect() */
+        address.bytes[address.family == AF_INET6 ? 15 : 3] = 1;
+    if (address.family == AF_INET && mfd_address_is_wildcard(&out->asked))
+        address.bytes[0] = 127;
+    mfd_routes_find(agent->table, IPPROTO_UDP, &address, &out->match);
+    if (out->match.verdict == MFD_ASK) {
+        struct mfd_decision decision;
+
+        mfd_asks_default(agent, &decision);
+        out->match.verdict = decision.verdict;
+        out->match.argument = (uint32_t)decision.error;
+    }
+    return 0;
+}
+
+/* Return: bytes sent, or -errno. */
+static int transmit(const struct outgoing *out, struct msghdr *message, union mfd_sockaddr *to,
+                    socklen_t to_size)
+{
+    const int flags = flags_of(out->call);
+    const struct iovec payload = message->msg_iovlen == 0 ? (struct iovec){0} : *message->msg_iov;
+    ssize_t n;
+
+    if ((flags & MSG_ZEROCOPY) != 0)
+        return -ENOBUFS;
+    message->msg_name = to_size == 0 ? NULL : to;
+    message->msg_namelen = to_size;
+    if (out->call->call.kind == MFD_CALL_SENDTO) /* which alone can have an address of no length */
+        n = sendto(out->fd, payload.iov_base, payload.iov_len, flags | MSG_DONTWAIT | MSG_NOSIGNAL,
+                   &to->any, to_size);
+    else
+        n = sendmsg(out->fd, message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n < 0 ? -errno : (int)n;
+}
+
+static int transmit_to(const struct outgoing *out, struct msghdr *message,
+                       const struct mfd_address *address)
+{
+    union mfd_sockaddr to;
+    socklen_t to_size;
+
+    if (mfd_address_format(address, out->domain, &to, &to_size) < 0)
+        return -ENETUNREACH;
+    return transmit(out, message, &to, to_size);
+}
+
+static void report(struct mfd_agent *agent, const struct outgoing *out,
+                   const struct mfd_candidates *candidates, const struct mfd_outcome *outcome)
+{
+    const struct mfd_attempt attempt = {
+        .call = *out->call, .asked = out->asked, .rule = out->match.rule};
+    uint64_t nanoseconds = mfd_now_ns() - out->call->received_ns;
+
+    if (candidates == NULL)
+        mfd_account_denied(agent, &attempt, outcome->error, nanoseconds);
+    else
+        mfd_account_redirected(agent, &attempt, candidates, outcome, nanoseconds);
+}
+
+/* The first datagram of this socket to this address, or the first since its endpoint has left. */
+static int redirect_first(struct mfd_agent *agent, const struct outgoing *out,
+                          struct msghdr *message)
+{
+    struct mfd_outcome outcome = {.used = -1};
+    struct mfd_candidates candidates;
+    int result = -ENETUNREACH;
+
+    mfd_balance_choose(agent, out->match.argument, &candidates);
+    for (unsigned i = 0; i < candidates.n; i++) {
+        result = transmit_to(out, message, &candidates.endpoints[i]->address);
+        outcome.attempts++;
+        outcome.used = (int)i;
+        outcome.error = result < 0 ? -result : 0;
+        if (result >= 0 || !mfd_connect_is_refusal(-result))
+            break;
+    }
+    if (result >= 0 || result == -EAGAIN)
+        (void)mfd_names_put(&agent->names, out->cookie, &out->asked,
+                            &candidates.endpoints[outcome.used]->address);
+    mfd_account_rule(agent, out->match.rule);
+    mfd_account_outcome(agent, &candidates, &outcome);
+    report(agent, out, &candidates, &outcome);
+    return result;
+}
+
+static int redirect(struct mfd_agent *agent, struct outgoing *out, struct msghdr *message)
+{
+    const struct mfd_name *name;
+
+    if (out->cookie == 0)
+        out->cookie = mfd_socket_cookie(out->fd);
+    name = mfd_names_by_asked(&agent->names, out->cookie, &out->asked);
+    if (name != NULL && mfd_balance_serves(agent->table, out->match.argument, &name->given))
+        return transmit_to(out, message, &name->given);
+    return redirect_first(agent, out, message);
+}
+
+static int deny(struct mfd_agent *agent, const struct outgoing *out)
+{
+    const struct mfd_outcome outcome = {.error = (int)out->match.argument};
+
+    agent->stats->denied++;
+    mfd_account_rule(agent, out->match.rule);
+    report(agent, out, NULL, &outcome);
+    return -outcome.error;
+}
+
+/* Return: bytes sent, or -errno. */
+static int send_one(struct mfd_agent *agent, struct outgoing *out, uint32_t index)
+{
+    struct mfd_message message;
+    struct msghdr copied = {0};
+    int error = read_message(out->call, index, &message);
+
+    if (error == 0)
+        error = read_name(agent, &message, out);
+    if (error == 0)
+        error = mfd_message_gather(out->call, &message, &copied);
+    if (error < 0)
+        return error;
+    if (!mfd_notify_is_alive(out->call))
+        return -ESRCH;
+    if (out->match.verdict == MFD_DENY)
+        return deny(agent, out);
+    if (out->match.verdict == MFD_REDIRECT)
+        return redirect(agent, out, &copied);
+    agent->stats->passed++;
+    return transmit(out, &copied, &out->name, out->name_size);
+}
+
+/* @trial: progress is how many messages were sent */
+static bool try_send(struct mfd_agent *agent, const struct mfd_notification *call,
+                     struct mfd_trial *trial)
+{
+    struct outgoing out = {.call = call, .fd = trial->fd};
+    int result = trial->wake == MFD_WAKE_TIMEOUT ? -EAGAIN : 0;
+
+    (void)mfd_socket_option(trial->fd, SOL_SOCKET, SO_DOMAIN, &out.domain);
+    while (result >= 0 && trial->progress < n_messages(call)) {
+        result = send_one(agent, &out, trial->progress);
+        if (result < 0 || call->call.kind != MFD_CALL_SENDMMSG)
+            break;
+        result = mfd_message_set_length(
+            call, mfd_message_at(call, call->call.args[1], trial->progress), (uint32_t)result);
+        if (result == 0)
+            trial->progress++;
+    }
+    trial->result = trial->progress > 0 ? (int)trial->progress : result;
+    return trial->result != -EAGAIN || trial->wake == MFD_WAKE_TIMEOUT ||
+           (flags_of(call) & MSG_DONTWAIT) != 0 || mfd_socket_is_nonblocking(trial->fd);
+}
+
+/* Is there anything in these messages that the kernel should not be left alone with? */
+static bool concerns_us(struct mfd_agent *agent, const struct mfd_notification *call,
+                        const struct mfd_socket *socket)
+{
+    struct outgoing out = {.call = call, .domain = socket->domain};
+
+    if (is_strict(agent))
+        return true;
+    for (uint32_t i = 0; i < n_messages(call); i++) {
+        struct mfd_message message;
+
+        if (read_message(call, i, &message) < 0 || read_name(agent, &message, &out) < 0)
+            return false; /* the kernel sends what is before it, and has the errno */
+        if (out.match.verdict != MFD_PASS)
+            return true;
+    }
+    return false;
+}
+
+/* It is no UDP socket. Through socketcall(2) a strict service could change the flags still: then it has the
+ * answer of a kernel without that call. */
+static void leave_to_kernel(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    if (is_strict(agent) && call->call.in_memory)
+        mfd_answer(agent, call, -ENOSYS);
+    else
+        mfd_answer_continue(agent, call);
+}
+
+static void open_fast(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    struct mfd_attempt attempt = {
+        .call = *call, .rule = MFD_ANY, .dontwait = (flags_of(call) & MSG_DONTWAIT) != 0};
+    struct mfd_message message;
+
+    if (is_strict(agent)) {
+        mfd_answer(agent, call, -EOPNOTSUPP); /* as the filter says where it can see the flags */
+        return;
+    }
+    if (read_message(call, 0, &message) < 0 ||
+        mfd_message_name(call, &message, &attempt.sockaddr) < 0 ||
+        mfd_address_parse(&attempt.sockaddr, message.name_size, &attempt.asked) < 0) {
+        mfd_answer_continue(agent, call);
+        return;
+    }
+    attempt.length = message.name_size;
+    mfd_connect_decide(agent, &attempt);
+}
+
+static void send_in_place(struct mfd_agent *agent, const struct mfd_notification *call, int fd)
+{
+    const struct mfd_wait_plan plan = {
+        .try = try_send,
+        .events = EPOLLOUT,
+        .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
+    };
+    struct mfd_trial trial = {.fd = fd};
+
+    if (!try_send(agent, call, &trial)) {
+        if (mfd_wait_for(agent, call, fd, &plan, trial.progress) == 0)
+            return;
+        trial.result = -ENOBUFS; /* too many wait; send(2) has the word */
+    }
+    (void)close(fd);
+    mfd_answer(agent, call, trial.result);
+}
+
+/* mfd_send_handle - answer sendto(), sendmsg(), sendmmsg() */
+void mfd_send_handle(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    struct mfd_socket socket = {.fd = -1};
+    int error = -ENOENT;
+
+    if (call->pid == 0)
+        mfd_control_notice(agent, MFD_NOTICE_FOREIGN_PID, 0, 0, NULL, MFD_ANY);
+    else
+        error = mfd_socket_take_up(agent, call->pid, (int)call->call.args[0], &socket);
+    if (error == 0 && socket.protocol == IPPROTO_UDP && concerns_us(agent, call, &socket)) {
+        send_in_place(agent, call, mfd_take_fd(&socket.fd));
+        return;
+    }
+    mfd_close_at(&socket.fd);
+    if (error < 0 && error != -EBADF && is_strict(agent))
+        mfd_answer(agent, call, -EACCES); /* it cannot be looked at */
+    else if (error == 0 && socket.protocol == IPPROTO_TCP && (flags_of(call) & MSG_FASTOPEN) != 0)
+        open_fast(agent, call);
+    else
+        leave_to_kernel(agent, call);
+}
