@@ -6,10 +6,12 @@ pipe ends when the command closes it. Then we wait for two things: the agent's r
 
 Signals. We are in the command's process group, so what the terminal sends (Ctrl-C) reaches the
 command without us: siginfo says SI_KERNEL, and we do nothing. What somebody sends to our pid is
-passed on. Job control: Ctrl-Z stops the command (or the command stops itself, having put its
-terminal in order); the agent reports it and we stop ourselves, which is what the shell waits for.
-At SIGCONT we wake the command, if the shell's signal to the group has not done so: one SIGCONT too
-many could undo the next Ctrl-Z.
+passed on, and so is what came, from the terminal too, before the command was there to get it; a
+key that is pressed in the very moment of its start may be lost. Job control: Ctrl-Z stops the
+command (or the command stops itself, having put its terminal in order); the agent then stops us,
+which is what the shell waits for, and wakes us when the command goes on or ends.
+At a SIGCONT that is not the agent's we wake the command, if the shell's signal to the group has not
+done so: one SIGCONT too many could undo the next Ctrl-Z.
 
 The end. We exit as the command did, and leave at once; the agent serves what the command left in
 the background until it is gone. If we are killed the agent stops the command: SIGTERM, then
@@ -39,7 +41,7 @@ from meshfd.agent_process import (
 )
 from meshfd.engine import Done, SignalReader
 from meshfd.errors import AgentLostError, MeshfdError, SpawnError
-from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected, Stopped
+from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected
 from meshfd.features import refuse_unfinished
 from meshfd.program import Program
 
@@ -142,20 +144,27 @@ class Foreground:
         for one in self._listening:
             check_listen(self._request(partial(engine.encode_listen, listening=one)), one)
 
-    def spawn(self, program: Program) -> int:
-        """Start the command with our own fds; its pid.
+    def spawn(self, program: Program, signals: SignalReader) -> int:
+        """Start the command with our own fds; its pid. It gets the signals that came before it.
 
         Raises:
             SpawnError, NotSupportedError, AgentLostError: it cannot be.
 
         """
         block_fd = engine.program_block(program)
+        early = []
+        while (received := signals.receive_nowait()) is not None:
+            early.append(received.signo)
         done = self._request(
             lambda seq: engine.encode_spawn(seq, inherit=True, new_session=False, ready_any=False),
             fds=(block_fd,),
         )
         os.close(block_fd)
-        return check_spawn(done, program.argv[0])
+        pid = check_spawn(done, program.argv[0])
+        for signo in early:
+            if signo != signal.SIGCONT:
+                self._send_signal(signo)
+        return pid
 
     def wait(self, pid: int, signals: SignalReader) -> int:
         """Serve signals and reports until the command has ended; its wait status.
@@ -177,9 +186,7 @@ class Foreground:
                 message, _ = receive_packet(self._channel)
                 if isinstance(message, Exited) and message.pid == pid:
                     return message.status
-                if isinstance(message, Stopped) and message.pid == pid:
-                    os.kill(os.getpid(), signal.SIGSTOP)
-                elif not isinstance(message, Done):
+                if not isinstance(message, Done):
                     self._note(message)
 
     def leave(self) -> None:
@@ -225,6 +232,8 @@ class Foreground:
     def _forward(self, pid: int, signals: SignalReader) -> None:
         continued = False
         while (received := signals.receive_nowait()) is not None:
+            if received.signo == signal.SIGCONT and received.pid == self._agent_pid:
+                continue
             if received.signo == signal.SIGCONT:
                 _let_sender_finish()
                 continued = _is_stopped(pid)
@@ -335,7 +344,7 @@ def run(
     )
     foreground = Foreground(listen, log_file)
     foreground.prepare(routes, features)
-    pid = foreground.spawn(program)
+    pid = foreground.spawn(program, signals)
     _let_go_of_inherited({signals.fd})
     with _ended_without_agent(pid):
         status = foreground.wait(pid, signals)

@@ -130,10 +130,27 @@ static int learn_netns(struct mfd_agent *self)
     return 0;
 }
 
+/* The process that started us to run its command, and that its own parent takes for the command: the
+ * other end of the control channel, if it is our parent still. */
+static int open_foreground(int control_fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    int fd;
+
+    if (getsockopt(control_fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+        return -1;
+    fd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+    if (fd >= 0 && getppid() != peer.pid)
+        mfd_close_at(&fd);
+    return fd;
+}
+
 static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
 {
     int error;
 
+    self->foreground_fd = -1;
     self->control.fd = control_fd;
     self->children.none = true;
     self->random = (uint32_t)mfd_now_ns() | 1;
@@ -145,6 +162,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     error = take_ends_of_children(self);
     if (error == 0)
         error = inherit ? fill_standard_files() : close_others(control_fd);
+    if (error == 0 && inherit)
+        self->foreground_fd = open_foreground(control_fd);
     if (error == 0)
         error = learn_netns(self);
     if (error == 0)

@@ -9,6 +9,10 @@
  * killed in their turn, until there are none. A direct child that we have not reaped cannot give its
  * pid to another, so nobody else is ever hit. Other signals to "all" go to the descendants as /proc
  * shows them at that moment.
+ *
+ * Job control: `meshfd exec` stands for its command, so when the command stops so does it, and when the
+ * command goes on, or ends, it goes on, whoever was the cause. We do that, because we see these changes
+ * in their order, and a SIGCONT takes back a SIGSTOP that was not acted on yet.
  * Source: waitid(2), prctl(2) PR_SET_CHILD_SUBREAPER, proc(5) /proc/PID/task/TID/children. */
 #include <dirent.h>
 #include <fcntl.h>
@@ -16,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "meshfd.h"
@@ -170,15 +175,29 @@ static int report_end(struct mfd_agent *agent, const siginfo_t *info)
     return mfd_control_report(agent, &message, MFD_MSG_EXITED, sizeof(message));
 }
 
-/* A stop is taken note of before it is reported. The other way round, a child that is continued and
+/* Two stops in a row have a SIGCONT between them that we were too slow to see. */
+static void move_foreground(struct mfd_agent *agent, bool stop)
+{
+    if (agent->foreground_fd < 0 || agent->leave != MFD_STAY ||
+        (!stop && !agent->foreground_stopped))
+        return;
+    agent->foreground_stopped = stop;
+    (void)syscall(SYS_pidfd_send_signal, agent->foreground_fd, stop ? SIGSTOP : SIGCONT, NULL, 0);
+}
+
+/* A change is taken note of before it is reported. The other way round, a child that is continued and
  * stopped again meanwhile would have its second stop taken for the first. */
-static void take_stop(struct mfd_agent *agent, pid_t pid)
+static void take_stop_or_continue(struct mfd_agent *agent, pid_t pid)
 {
     siginfo_t info = {0};
 
-    if (waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == pid &&
-        find_spawned(&agent->children, pid) != NULL)
+    if (waitid(P_PID, (id_t)pid, &info, WSTOPPED | WCONTINUED | WNOHANG) < 0 ||
+        info.si_pid != pid || find_spawned(&agent->children, pid) == NULL)
+        return;
+    if (info.si_code == CLD_STOPPED)
         mfd_control_stopped(agent, pid, wait_status(&info));
+    if (pid == agent->children.main)
+        move_foreground(agent, info.si_code == CLD_STOPPED);
 }
 
 static void forget(struct mfd_agent *agent, pid_t *spawned)
@@ -198,18 +217,20 @@ void mfd_children_reap(struct mfd_agent *agent)
         siginfo_t info = {0};
         pid_t *spawned;
 
-        if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) < 0) {
+        if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT) < 0) {
             children->none = true; /* ECHILD */
             children->ending = false;
             return;
         }
         if (info.si_pid == 0)
             break;
-        if (info.si_code == CLD_STOPPED) {
-            take_stop(agent, info.si_pid);
+        if (info.si_code == CLD_STOPPED || info.si_code == CLD_CONTINUED) {
+            take_stop_or_continue(agent, info.si_pid);
             continue;
         }
         spawned = find_spawned(children, info.si_pid);
+        if (info.si_pid == children->main)
+            move_foreground(agent, false); /* first: stopped, it would not read the report */
         if (spawned != NULL && report_end(agent, &info) < 0) {
             agent->control.full = true;
             return;

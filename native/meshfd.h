@@ -465,7 +465,9 @@ struct mfd_agent {
     struct mfd_asks asks;
     struct mfd_listening_sockets listening;
     struct mfd_children children;
-    uint64_t noticed; /* bit per notice: once a spawn is enough */
+    int foreground_fd;       /* pidfd of the process that stands for our program; -1: none does */
+    bool foreground_stopped; /* by us, because the program was */
+    uint64_t noticed;        /* bit per notice: once a spawn is enough */
 };
 
 #endif

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from meshfd.agent_process import AGENT_VARIABLE, agent_path
 from tests.support.command import Meshfd
 from tests.support.need import require_tool
 from tests.support.processes import Processes, state_of
@@ -75,6 +78,69 @@ def test_stop_without_a_terminal(meshfd: Meshfd, processes: Processes) -> None:
     running.signal(signal.SIGCONT)
     assert running.line() == "awake"
     assert running.finish().code == 0
+
+
+def test_command_continued_by_its_own_pid(meshfd: Meshfd, processes: Processes) -> None:
+    """When somebody wakes the command itself, meshfd wakes, as often as that happens."""
+    running = processes.start(meshfd.exec("sh", "-c", "echo $$; while read go; do echo $go; done"))
+    command = int(running.line())
+    for turn in range(N_PRESSES):
+        os.kill(command, signal.SIGSTOP)
+        wait_until(lambda: state_of(running.pid) == "T", "meshfd's stop")
+        os.kill(command, signal.SIGCONT)
+        wait_until(lambda: state_of(running.pid) != "T", "meshfd's going on")
+        running.tell(f"turn {turn}")
+        assert running.line() == f"turn {turn}"
+    for _ in range(1000):  # changes that overtake each other
+        os.kill(command, signal.SIGSTOP)
+        os.kill(command, signal.SIGCONT)
+    assert running.finish().code == 0
+
+
+def test_stopped_command_that_is_killed(meshfd: Meshfd, processes: Processes) -> None:
+    """When the command ends while it is stopped, that is meshfd's end."""
+    running = processes.start(meshfd.exec("sh", "-c", "echo $$; exec sleep 1000"))
+    command = int(running.line())
+    os.kill(command, signal.SIGSTOP)
+    wait_until(lambda: state_of(running.pid) == "T", "meshfd's stop")
+    os.kill(command, signal.SIGKILL)
+    assert running.wait() == (-signal.SIGKILL if meshfd.bare else 137)
+
+
+# Tells that it is there, waits for a word, and becomes the agent.
+LATE_AGENT = """#!{python}
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+open("{there}", "w").close()
+open("{go}").close()
+os.execv("{agent}", ["meshfd-agent", *sys.argv[1:]])
+"""
+
+
+def test_key_that_is_pressed_early(meshfd: Meshfd, processes: Processes, tmp_path: Path) -> None:
+    """Ctrl-C that is typed before the command runs reaches it all the same."""
+    meshfd.need()
+    late, there, go = (tmp_path / name for name in ("late", "there", "go"))
+    os.mkfifo(there)
+    os.mkfifo(go)
+    late.write_text(
+        LATE_AGENT.format(python=sys.executable, there=there, go=go, agent=agent_path())
+    )
+    late.chmod(0o755)
+    environment = {**os.environ, AGENT_VARIABLE: str(late)}
+    with Terminal(processes, meshfd.exec("sleep", "1000"), env=environment) as terminal:
+        there.read_bytes()
+        terminal.type("\x03")
+        status = Path(f"/proc/{terminal.program.pid}/status")
+        interrupt = 1 << (signal.SIGINT - 1)
+
+        def pending() -> bool:
+            (line,) = (one for one in status.read_text().splitlines() if one.startswith("ShdPnd"))
+            return bool(int(line.split()[1], 16) & interrupt)
+
+        wait_until(pending, "the signal")
+        go.write_bytes(b"")
+        assert terminal.program.wait() == 130
 
 
 @pytest.fixture
