@@ -189,7 +189,7 @@ def run(tmp_path: Path) -> Callable[..., Any]:
         running = Running(Configuration(services), tmp_path / "control.sock")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(running.run)
-            await wait_until(lambda: running.control.exists() and not running.ended.is_set())
+            await wait_until(lambda: running.control.exists() or running.ended.is_set())
             yield running
             if not running.ended.is_set():
                 os.kill(os.getpid(), signal.SIGTERM)
