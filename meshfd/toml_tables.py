@@ -10,7 +10,9 @@ goes on with that, to find more faults; that there was any makes the whole resul
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from meshfd.errors import Fault
 from meshfd.wording import QUOTE_MAX, quote, suggest
 
 FILE_MAX_BYTES = 16 << 20
-"""Size of a file that is read; guards against the likes of /dev/zero."""
+"""Size of a file that is read."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _INDEX = re.compile(r"\[([0-9]+)\]")
@@ -134,12 +136,12 @@ def read_text(file: Path) -> str:
     """The content of a UTF-8 file, a byte order mark left out.
 
     Raises:
-        ValueError: it cannot be read, is larger than `FILE_MAX_BYTES`, or is not UTF-8.
+        ValueError: it cannot be read, is no regular file, is larger than `FILE_MAX_BYTES`, or is
+            not UTF-8.
 
     """
     try:
-        with file.open("rb") as stream:
-            content = stream.read(FILE_MAX_BYTES + 1)
+        content = _read_regular(file)
     except OSError as error:
         raise ValueError(f"the file cannot be read: {error.strerror}") from None
     if len(content) > FILE_MAX_BYTES:
@@ -149,6 +151,18 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"the file is not UTF-8 (line {line}); save it as UTF-8") from None
+
+
+def _read_regular(file: Path) -> bytes:
+    """Read at most one byte more than is allowed; a pipe or device could keep us for ever."""
+    with open(file, "rb", opener=_open_at_once) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError("this is a pipe, socket or device; name a regular file")
+        return stream.read(FILE_MAX_BYTES + 1)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def read_table(raw: object, keys: Mapping[str, Key], place: Place) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -346,7 +347,7 @@ SERVICE_FAULTS = [
         '3: service.a.env_file: "no.env": the file cannot be read: No such file or directory',
     ),
     ('env_file = "."', '3: service.a.env_file: ".": the file cannot be read: Is a directory'),
-    ('env_file = "/dev/zero"', '3: service.a.env_file: "/dev/zero": the file is larger than 16'),
+    ('env_file = "/dev/zero"', '3: service.a.env_file: "/dev/zero": this is a pipe, socket or dev'),
     (
         "listen = {}",
         "3: service.a.listen: expected [[service.NAME.listen]] tables, at most 64, found",
@@ -587,15 +588,20 @@ def test_file_faults(faults: Faults, text: str, expected: str) -> None:
 
 
 def test_unusable_files(tmp_path: Path) -> None:
-    """A file that is missing, unreadable as text, or too large is one fault; the others go on."""
+    """A file that is missing, no file, no text, or too large is one fault; the others go on."""
     (tmp_path / "latin.toml").write_bytes(b"# fine\n# caf\xe9\n")
     (tmp_path / "ok.toml").write_text("[service.a]\n")
-    names = ["no.toml", ".", "latin.toml", "ok.toml", "ok.toml"]
+    os.mkfifo(tmp_path / "fifo")  # nobody will ever write to it
+    with (tmp_path / "large.toml").open("wb") as large:
+        large.truncate((16 << 20) + 1)
+    names = ["fifo", "large.toml", "no.toml", ".", "latin.toml", "ok.toml", "ok.toml"]
     with pytest.raises(ConfigError) as caught:
         load_configuration([Path("/dev/zero"), *(tmp_path / name for name in names)])
     found = [(Path(f.file).name, f.line, f.text.partition(";")[0]) for f in caught.value.faults]
     assert found == [
-        ("zero", None, "the file is larger than 16 MiB"),
+        ("zero", None, "this is a pipe, socket or device"),
+        ("fifo", None, "this is a pipe, socket or device"),
+        ("large.toml", None, "the file is larger than 16 MiB"),
         ("no.toml", None, "the file cannot be read: No such file or directory"),
         (tmp_path.name, None, "the file cannot be read: Is a directory"),
         ("latin.toml", None, "the file is not UTF-8 (line 2)"),
