@@ -28,7 +28,7 @@ USAGE_STATUS = 2
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line (by default the process's own); the exit status."""
-    words = sys.argv[1:] if words is None else words
+    words = _own_words() if words is None else words
     if sys.stderr is None:  # it was closed when we were started
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     debug = words[:1] == ["--debug"]
@@ -50,6 +50,20 @@ def main(words: list[str] | None = None) -> int:
         # Nobody reads our output; keep the interpreter from trying again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _own_words() -> list[str]:
+    """What the process was started with; signals that `run` takes when it is up are held back."""
+    words = sys.argv[1:]
+    if "run" in words[:2]:
+        _hold_signals()
+    return words
+
+
+def _hold_signals() -> None:
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
 def _exec(words: list[str]) -> int:

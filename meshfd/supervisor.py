@@ -9,12 +9,17 @@ while nothing runs. Then services start, and the supervisor waits for its end, w
     no service left that runs or will     0, or 1 if one of them failed
 
 and stops everything in order. SIGHUP and `meshfd reload` read the same files again
-(`meshfd.reload`). Requests of the control socket are carried out here, in the supervisor's own
+(`meshfd.reload`). Files are read in a thread, one reading at a time, and the end waits for none: a
+file system may never answer. What changes the fleet holds ``_changing``: start, reload, end.
+
+Signals that come before all this is up are held back by who starts us (`meshfd.cli`), and taken as
+if they came then. Requests of the control socket are carried out here, in the supervisor's own
 nursery: a client that hangs up does not leave them half done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -29,6 +34,7 @@ from meshfd.control import serve_control
 from meshfd.errors import ControlError, MeshfdError
 from meshfd.fleet import Fleet
 from meshfd.logs import event as log
+from meshfd.model import Configuration
 from meshfd.order import start_order
 from meshfd.protocol import Request, Result
 from meshfd.pulse import Pulse
@@ -37,15 +43,15 @@ from meshfd.report import report_status
 from meshfd.service import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from meshfd.model import Configuration
     from meshfd.service import ManagedService
 
 Load = Callable[[], "Configuration"]
 
 SIGNAL_STATUS: Final = 128
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
@@ -59,21 +65,21 @@ class Supervisor:
         self._control = control
         self._environment = environment
         self._pulse = Pulse()
-        self._reloading = trio.Lock()
-        self._configuration = load()
+        self._loading = trio.Lock()
+        self._changing = trio.Lock()
+        self._load_scope = trio.CancelScope()
+        self._configuration = Configuration(())
         self._status: int | None = None
 
     async def run(self) -> int:
         """Run until the end; the exit status.
 
         Raises:
-            MeshfdError: something could not be opened; nothing was started.
+            MeshfdError: something could not be read or opened; nothing was started.
 
         """
-        services = {one.name: one for one in self._configuration.services}
-        check_launches(list(services.values()), self._environment, self._control)
         failure: MeshfdError | None = None
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*SIGNALS) as signals, _signals_let_in():
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._fleet = Fleet(
@@ -81,10 +87,11 @@ class Supervisor:
                 )
                 nursery.start_soon(self._take_signals, signals)
                 try:
-                    for name in start_order({n: one.depends_on for n, one in services.items()}):
-                        await self._fleet.add(services[name])
-                    await nursery.start(serve_control, self._control, self.handle)
-                    await self._run_services()
+                    await self._start()
+                    await self._pulse.until(lambda: self._status is not None)
+                    async with self._changing:
+                        await self._fleet.remove([managed.name for managed in self._fleet.all()])
+                    log(logging.INFO, "all services have stopped")
                 except MeshfdError as error:
                     failure = error
                 nursery.cancel_scope.cancel()
@@ -92,15 +99,27 @@ class Supervisor:
             raise failure
         return self._status or 0
 
-    async def _run_services(self) -> None:
-        if self._status is None:
-            self._fleet.ask_to_start(
-                one.name for one in self._configuration.services if one.autostart
-            )
-        await self._pulse.until(lambda: self._status is not None)
-        async with self._reloading:
-            await self._fleet.remove([managed.name for managed in self._fleet.all()])
-        log(logging.INFO, "all services have stopped")
+    async def _start(self) -> None:
+        """Open everything, and have the services start."""
+        async with self._loading, self._changing:
+            configuration = await self._load_files()
+            if configuration is None:
+                return
+            services = {one.name: one for one in configuration.services}
+            check_launches(list(services.values()), self._environment, self._control)
+            for name in start_order({n: one.depends_on for n, one in services.items()}):
+                await self._fleet.add(services[name])
+            self._configuration = configuration
+            await self._nursery.start(serve_control, self._control, self.handle)
+            if self._status is None:
+                self._fleet.ask_to_start(one.name for one in services.values() if one.autostart)
+
+    async def _load_files(self) -> Configuration | None:
+        """Read the files; None when the end comes first."""
+        with trio.CancelScope() as self._load_scope:
+            if self._status is None:
+                return await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
+        return None
 
     async def _take_signals(self, signals: AsyncIterable[int]) -> None:
         async for signo in signals:
@@ -117,6 +136,7 @@ class Supervisor:
     def _finish(self, status: int) -> None:
         if self._status is None:
             self._status = status
+            self._load_scope.cancel()
             self._pulse.beat()
 
     def _note_end(self, managed: ManagedService, code: int) -> None:
@@ -193,15 +213,15 @@ class Supervisor:
             MeshfdError: the new configuration cannot be; nothing has changed.
 
         """
-        async with self._reloading:
-            if self._status is not None:
-                raise ControlError("meshfd is stopping")
-            new = await trio.to_thread.run_sync(self._load)
-            if names:
-                new = restrict(self._configuration, new, names)
-            plan = plan_changes(self._configuration, new)
-            summary = await apply_plan(plan, new, self._fleet, self._environment, self._control)
-            self._configuration = new
+        async with self._loading:
+            loaded = await self._load_files()
+            async with self._changing:
+                if loaded is None or self._status is not None:
+                    raise ControlError("meshfd is stopping")
+                new = restrict(self._configuration, loaded, names) if names else loaded
+                plan = plan_changes(self._configuration, new)
+                summary = await apply_plan(plan, new, self._fleet, self._environment, self._control)
+                self._configuration = new
             changed = (
                 f"{verb} {', '.join(some)}"
                 for verb, some in summary.items()
@@ -211,11 +231,21 @@ class Supervisor:
             return summary
 
 
+@contextlib.contextmanager
+def _signals_let_in() -> Iterator[None]:
+    """Take what was held back; held back again afterwards, the last of them cannot kill us."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def supervise(load: Load, control: Path) -> int:
     """Run the services of what ``load`` reads, controlled at ``control``; the exit status.
 
     Raises:
-        MeshfdError: something could not be opened; nothing was started.
+        MeshfdError: something could not be read or opened; nothing was started.
 
     """
     return trio.run(Supervisor(load, control, dict(os.environ)).run)

@@ -298,6 +298,43 @@ def test_a_killed_run_is_in_nobodys_way(session: Session) -> None:
     assert second.wait() == 0
 
 
+# Stands in for a slow import of trio, on which the test puts its finger.
+SLOW_IMPORT = """
+import builtins, os
+plain_import = builtins.__import__
+def slow_import(name, *rest, **more):
+    if name == "trio" and os.path.exists({there!r}):
+        open({there!r}, "w").close()
+        os.unlink({there!r})
+        open({go!r}).close()
+    return plain_import(name, *rest, **more)
+builtins.__import__ = slow_import
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_that_come_early(
+    signo: signal.Signals, session: Session, processes: Processes, tmp_path: Path
+) -> None:
+    """What is sent to `meshfd run` before it is up counts, and ends it in order or reloads."""
+    there, go = tmp_path / "there", tmp_path / "go"
+    os.mkfifo(there)
+    os.mkfifo(go)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT.format(there=str(there), go=str(go)))
+    session.file.write_text(SLEEPER)
+    environment = {**session.environment, "PYTHONPATH": str(tmp_path)}
+    running = processes.start([*COMMAND, "run", str(session.file)], env=environment)
+    there.read_bytes()
+    running.signal(signo)
+    go.write_bytes(b"")
+    if signo == signal.SIGHUP:
+        wait_until(lambda: "reloaded: nothing has changed" in running.errors(), "the reload")
+        running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    assert "Traceback" not in running.errors()
+
+
 @pytest.mark.live
 def test_the_terminals_interrupt_stops_in_order(session: Session) -> None:
     """Ctrl-C, which reaches meshfd and its agents alike, stops services as SIGTERM does."""

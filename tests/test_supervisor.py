@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import trio
 
+from meshfd.agent_process import AGENT_VARIABLE, agent_path
 from meshfd.errors import ControlError, ListenError, MeshfdError, ServiceError
 from meshfd.model import (
     Backoff,
@@ -128,11 +130,17 @@ class Running:
     def __init__(self, configuration: Configuration, control: Path) -> None:
         self.configuration: Configuration | MeshfdError = configuration
         self.control = control
+        self.block_on: Path | None = None
+        self.reading = threading.Event()
         self.status: int | None = None
         self.ended = trio.Event()
         self.supervisor = Supervisor(self._load, control, dict(os.environ))
 
     def _load(self) -> Configuration:
+        if self.block_on is not None:
+            self.reading.set()
+            with self.block_on.open() as file:
+                file.readline()
         if isinstance(self.configuration, MeshfdError):
             raise self.configuration
         return self.configuration
@@ -700,6 +708,78 @@ async def test_sighup_reloads(run: Run) -> None:
                 await trio.sleep(PAUSE_S)
         await running.until_state("new", "running")
         assert (await running.service("web"))["pid"] == before["pid"]
+
+
+async def test_the_end_waits_for_no_file(run: Run, tmp_path: Path) -> None:
+    """A reload whose files cannot be read to their end does not keep meshfd from ending."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    both = os.open(fifo, os.O_RDWR)  # so that nobody who opens it waits
+    try:
+        async with run(sleeper("web")) as running:
+            await running.until_state("web", "running")
+            running.block_on = fifo
+            async with trio.open_nursery() as nursery:
+
+                async def reload() -> None:
+                    with pytest.raises(ControlError, match="meshfd is stopping"):
+                        await running.ask("reload")
+
+                nursery.start_soon(reload)
+                nursery.start_soon(reload)
+                await wait_until(running.reading.is_set)
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert await running.end() == 0
+    finally:
+        os.write(both, b"\n")  # lets the thread go
+        os.close(both)
+
+
+# Becomes the agent, but the first to come tells that it is there and waits for a word.
+LATE_AGENT = """#!{python}
+import os, sys
+try:
+    os.rename("{there}", "{there}.taken")
+except FileNotFoundError:
+    pass
+else:
+    open("{there}.taken", "w").close()
+    open("{go}").close()
+os.execv("{agent}", ["meshfd-agent", *sys.argv[1:]])
+"""
+
+
+async def test_a_reload_waits_for_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIGHUP while agents are still being started is carried out after that."""
+    late, there, go = (tmp_path / name for name in ("late", "there", "go"))
+    os.mkfifo(there)
+    os.mkfifo(go)
+    late.write_text(
+        LATE_AGENT.format(python=sys.executable, there=there, go=go, agent=agent_path())
+    )
+    late.chmod(0o755)
+    monkeypatch.setenv(AGENT_VARIABLE, str(late))
+    running = Running(Configuration((sleeper("a"), sleeper("b"))), tmp_path / "control.sock")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.run)
+        await trio.to_thread.run_sync(there.read_bytes)
+        changed = sleeper("b", environment=(("A", "1"),))
+        running.configuration = Configuration((sleeper("a"), changed, sleeper("c")))
+        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(100):  # enough for it to be taken, if it is not made to wait
+            await trio.lowlevel.checkpoint()
+        await trio.to_thread.run_sync(go.write_bytes, b"")
+        await wait_until(running.control.exists)
+        await running.until("b", lambda one: one["ready"] and one["pid"] is not None)
+        with trio.fail_after(DEADLINE_S):
+            while len((await running.ask("status"))["services"]) < 3:  # noqa: ASYNC110 -- no event
+                await trio.sleep(PAUSE_S)
+        await running.until_state("c", "running")
+        await running.until("b", lambda one: one["ready"] and "A=1" in environment_of(one["pid"]))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running.end() == 0
 
 
 async def test_a_reload_of_one_service_leaves_the_others(run: Run) -> None:
