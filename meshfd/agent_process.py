@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -32,6 +33,7 @@ from meshfd.engine import (
 from meshfd.errors import AgentLostError, ListenError, NotSupportedError, SpawnError
 from meshfd.events import Event
 from meshfd.model import ListeningSocket
+from meshfd.standard_files import STDERR
 
 AGENT_VARIABLE: Final = "MESHFD_AGENT"
 
@@ -52,6 +54,14 @@ def agent_path() -> str:
     )
 
 
+def _above_standard(one: socket.socket) -> socket.socket:
+    """The socket at a number that is no standard file's: those are replaced in the agent."""
+    if one.fileno() > STDERR:
+        return one
+    with one:
+        return socket.socket(fileno=fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, STDERR + 1))
+
+
 def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
     """Start an agent; returns its pid and our end of the control channel (blocking).
 
@@ -59,7 +69,7 @@ def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
         NotSupportedError: the executable is missing or cannot be run.
 
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     path = agent_path()
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     actions = [] if inherit else [(os.POSIX_SPAWN_DUP2, null_fd, fd) for fd in (0, 1)]

@@ -14,12 +14,13 @@ import os
 import sys
 
 from meshfd.errors import MeshfdError
+from meshfd.standard_files import fill_standard_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TextIO
 
 INTERRUPTED = 130
 # sysexits and shells alike take this for a command line that makes no sense.
@@ -28,16 +29,15 @@ USAGE_STATUS = 2
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line (by default the process's own); the exit status."""
+    fill_standard_files()
     words = _own_words() if words is None else words
-    if sys.stderr is None:  # it was closed when we were started
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     debug = words[:1] == ["--debug"]
     if debug:
         words = words[1:]
     try:
-        if words[:1] == ["exec"]:
-            return _exec(words[1:])
-        return _dispatch(words, debug=debug)
+        return _carry_out(words, debug=debug)
     except MeshfdError as error:
         if debug:
             raise
@@ -46,10 +46,43 @@ def main(words: list[str] | None = None) -> int:
         return _exec_status(error) if words[:1] == ["exec"] else error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads our output; keep the interpreter from trying again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads our output
         return 1
+
+
+def _nowhere() -> TextIO:
+    """What stands in for a standard file that was closed when we were started."""
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+
+
+def _carry_out(words: list[str], *, debug: bool) -> int:
+    """Do what the words say, and see to it that the result is written.
+
+    Raises:
+        MeshfdError: it cannot be done, or the result not be written.
+        BrokenPipeError: whoever was to read the result has gone.
+
+    """
+    try:
+        return _exec(words[1:]) if words[:1] == ["exec"] else _dispatch(words, debug=debug)
+    finally:
+        _say("")
+
+
+def _say(text: str) -> None:
+    """Write to standard output, now."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Keep the interpreter from trying again at its end.
+        null_fd = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_fd, sys.stdout.fileno())
+        os.close(null_fd)
+        if isinstance(error, BrokenPipeError):
+            raise
+        message = f"cannot write to standard output: {error.strerror}"
+        raise MeshfdError(message) from error
 
 
 def _own_words() -> list[str]:
@@ -71,7 +104,7 @@ def _exec(words: list[str]) -> int:
 
     options = parse_exec_options(words)
     if options.help:
-        sys.stdout.write(USAGE)
+        _say(USAGE)
         return 0
     from meshfd.features import features_of
     from meshfd.foreground import run
@@ -152,8 +185,7 @@ def _status(options: argparse.Namespace) -> int:
 
     status = _ask("status", [])
     text = json.dumps(status, indent=2) if options.json else format_status(status)
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    _say(f"{text}\n")
     return 0
 
 
@@ -161,8 +193,7 @@ def _control(options: argparse.Namespace) -> int:
     result = _ask(options.command, options.names)
     if options.command == "reload":
         done = [f"{verb}: {', '.join(names)}" for verb, names in result.items() if names]
-        sys.stdout.write("".join(f"{line}\n" for line in done))
-        sys.stdout.flush()
+        _say("".join(f"{line}\n" for line in done))
     return 0
 
 
@@ -173,10 +204,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examine()
     if options.json:
-        sys.stdout.write(json.dumps(report_findings(findings), indent=2) + "\n")
+        _say(json.dumps(report_findings(findings), indent=2) + "\n")
     else:
-        sys.stdout.write(format_findings(findings) + "\n")
-    sys.stdout.flush()
+        _say(format_findings(findings) + "\n")
     return 0 if all(one.present for one in findings if one.needed) else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from meshfd.exec_options import USAGE
@@ -74,7 +75,8 @@ class _Version(argparse.Action):
             number = version("meshfd")
         except PackageNotFoundError:
             number = "(not installed)"
-        parser.exit(0, f"meshfd {number}\n")
+        sys.stdout.write(f"meshfd {number}\n")
+        parser.exit(0)
 
 
 _Commands = argparse._SubParsersAction  # noqa: SLF001 -- argparse gives it no public name

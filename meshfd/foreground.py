@@ -44,6 +44,7 @@ from meshfd.errors import AgentLostError, MeshfdError, SpawnError
 from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected
 from meshfd.features import refuse_unfinished
 from meshfd.program import Program
+from meshfd.standard_files import STDERR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,6 @@ EXIT_FAILURE: Final = 125
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
 EXIT_SIGNAL: Final = 128
-STDERR: Final = 2
 
 LOST_STOP_TIMEOUT_S: Final = 10.0
 FORWARDED: Final = (
@@ -287,13 +287,6 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
-def _fill_standard_files() -> None:
-    """A standard file that is closed stays closed for the command, but is no number for us."""
-    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= STDERR:
-        pass
-    os.close(fd)
-
-
 def _let_go_of_inherited(kept: set[int]) -> None:
     """Our copies of the command's fds: a pipe is to end when the command closes it."""
     null_fd = os.open(os.devnull, os.O_RDWR)
@@ -333,7 +326,6 @@ def run(
         MeshfdError: it could not be started; `exit_status_of` tells its exit status.
 
     """
-    _fill_standard_files()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     log_file = _open_log(log)
     signals = SignalReader((*FORWARDED, signal.SIGCONT))

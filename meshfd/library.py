@@ -11,8 +11,8 @@ Leaving the context ends the program, and everything that it has started, with S
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import IO, Final
 
 import trio
@@ -24,6 +24,7 @@ from meshfd.features import features_of
 from meshfd.model import Ask, Destination, IoUring, ListeningSocket, Route, Track, Verdict
 from meshfd.program import Program
 from meshfd.routes import check_route, parse_listen, parse_route
+from meshfd.standard_files import STDERR, is_inheritable
 
 Decider = Callable[[Call], Awaitable[Verdict]]
 Stdio = int | IO[bytes] | IO[str] | None
@@ -119,6 +120,21 @@ def _fd_of(stdio: Stdio, standard: int) -> int:
     return stdio if isinstance(stdio, int) else stdio.fileno()
 
 
+@contextmanager
+def _open_stdio(*files: Stdio) -> Iterator[tuple[int, int, int]]:
+    """Standard input, output and error by number, looked at before we open files of our own."""
+    missing = [fd for fd in range(STDERR + 1) if not is_inheritable(fd)]
+    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        stdin, stdout, stderr = (
+            null_fd if file is None and standard in missing else _fd_of(file, standard)
+            for standard, file in enumerate(files)
+        )
+        yield stdin, stdout, stderr
+    finally:
+        os.close(null_fd)
+
+
 @asynccontextmanager
 async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     argv: Sequence[str],
@@ -145,7 +161,7 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     `Ask`; where no route says so, for each that no route matches. It answers with a `Pass`, `Deny`
     or `Redirect`; what it raises ends the context with that exception. A call that has no verdict
     after ``ask_timeout_s`` seconds is refused, or passes with ``ask_open``. Standard files are
-    ours, or the given fds or files.
+    ours (/dev/null for one that is closed), or the given fds or files.
 
     Raises:
         RouteSyntaxError: a route or listening socket is not written as it should be.
@@ -174,8 +190,7 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
         environment=tuple((os.environ if environment is None else environment).items()),
         working_dir=working_dir,
     )
-    stdio = (_fd_of(stdin, 0), _fd_of(stdout, 1), _fd_of(stderr, 2))
-    with plain_errors():
+    with plain_errors(), _open_stdio(stdin, stdout, stderr) as stdio:
         async with open_agent(options) as agent, trio.open_nursery() as nursery:
             if table:
                 await agent.set_routes(table)

@@ -161,7 +161,9 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     restore_library_signals();
     error = take_ends_of_children(self);
     if (error == 0)
-        error = inherit ? fill_standard_files() : close_others(control_fd);
+        error = inherit ? 0 : close_others(control_fd);
+    if (error == 0)
+        error = fill_standard_files();
     if (error == 0 && inherit)
         self->foreground_fd = open_foreground(control_fd);
     if (error == 0)

@@ -221,8 +221,12 @@ class Session:
         return program
 
     def __call__(self, *words: str) -> Finished:
-        """Run a command."""
-        return self._processes.run([*COMMAND, *words], env=self.environment)
+        """Run a command of meshfd's."""
+        return self.run(*COMMAND, *words)
+
+    def run(self, *command: str) -> Finished:
+        """Run any command."""
+        return self._processes.run(command, env=self.environment)
 
     def service(self, name: str) -> dict[str, object]:
         """Return the status of a service."""
@@ -296,6 +300,40 @@ def test_a_killed_run_is_in_nobodys_way(session: Session) -> None:
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the first's program")
     second.signal(signal.SIGTERM)
     assert second.wait() == 0
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "<&-", ">&-", "2>&-"])
+def test_closed_standard_files_are_not_replaced_by_ours(
+    closed: str, session: Session, tmp_path: Path
+) -> None:
+    """What a service gets for a standard file that meshfd lacks is /dev/null, nothing of ours."""
+    file = tmp_path / "files"
+    script = f"all=$(readlink /proc/$$/fd/[012]); echo $all >{file}.new; mv {file}.new {file}"
+    service = f'[service.web]\ncommand = ["sh", "-c", "{script}; exec sleep 1000"]\n'
+    running = session.start(service, before=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    wait_until(file.exists, "what the service has")
+    links = file.read_text().split()
+    assert len(links) == 3
+    for link in links:
+        assert link == "/dev/null" or link.startswith(("pipe:", str(tmp_path / "stderr-")))
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "words", ["status", "status --json", "doctor", "doctor --json", "reload", "--help", "--version"]
+)
+def test_output_that_cannot_be_written(words: str, session: Session) -> None:
+    """A result that cannot be written is one line and status 1; a closed output is /dev/null."""
+    session.start(SLEEPER)
+    command = f"{sys.executable} -m meshfd {words}"
+    full = session.run("sh", "-c", f"{command} >/dev/full")
+    assert full.code == 1
+    assert full.err == "meshfd: cannot write to standard output: No space left on device\n"
+    closed = session.run("sh", "-c", f"{command} >&-")
+    assert (closed.code, closed.err) == (0, "")
 
 
 # Stands in for a slow import of trio, on which the test puts its finger.

@@ -30,6 +30,7 @@ PURE_ROWS = (
         "model",
         "program",
         "sparing",
+        "standard_files",
         "system_calls",
         "table",
         "toml_lines",

@@ -637,6 +637,24 @@ async def test_standard_files(tmp_path: Path) -> None:
     assert out.read_text().splitlines() == ["given", "0", "1", "2", "3"]  # 3: the list itself
 
 
+CLOSED = """
+import os, sys, trio, meshfd
+async def main():
+    script = 'all=$(readlink /proc/$$/fd/[012]); echo $all >' + sys.argv[1]
+    async with meshfd.spawn(["sh", "-c", script]) as program:
+        assert await program.wait() == 0
+os.closerange(0, 3)
+trio.run(main)
+"""
+
+
+def test_closed_standard_files(tmp_path: Path) -> None:
+    """A standard file that we lack is /dev/null for the program, not a file of meshfd's."""
+    out = tmp_path / "out"
+    subprocess.run([sys.executable, "-c", CLOSED, str(out)], check=True)
+    assert out.read_text().split() == ["/dev/null"] * 3
+
+
 # --- what cannot be ------------------------------------------------------------------------------
 
 
