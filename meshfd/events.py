@@ -106,7 +106,8 @@ class NoticeKind(enum.Enum):
     """Situations worth a line in the log; the value is that line."""
 
     UNREADABLE = (
-        "the program made itself unreadable (non-dumpable): its connections cannot be routed"
+        "the program made itself unreadable (non-dumpable): its connections are not routed, and it "
+        "is handed no listening socket"
     )
     NO_ENDPOINT = "no endpoint of the route has an address family that the program's socket can use"
     ASK_FULL = "too many calls wait for a verdict: this one was answered by the default"

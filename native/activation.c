@@ -145,6 +145,23 @@ static int hand_over(struct mfd_agent *agent, const struct mfd_notification *cal
     return 0;
 }
 
+/* What was bound for one of our sockets, perhaps, and is not looked at any further. */
+static void tell_unseen(struct mfd_agent *agent, const struct mfd_notification *call, int error,
+                        const struct mfd_address *asked)
+{
+    enum mfd_notice notice = MFD_NOTICE_HANDOVER;
+
+    if (call->pid == 0) {
+        notice = MFD_NOTICE_FOREIGN_PID;
+        error = 0;
+    } else if (error == -EPERM) {
+        notice = MFD_NOTICE_UNREADABLE;
+    } else if (error == -EBADF || error == -EFAULT || !mfd_notify_is_alive(call)) {
+        return; /* the program's own mistake, or gone */
+    }
+    mfd_control_notice(agent, notice, call->pid, -error, asked, MFD_ANY);
+}
+
 /* The address names a port of ours: decide. */
 static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *call,
                       const struct mfd_address *asked, sa_family_t family)
@@ -156,6 +173,8 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     uint32_t index;
     int v6only = 0;
 
+    if (error < 0)
+        tell_unseen(agent, call, error, asked);
     /* not TCP, already bound, of another family or network: the kernel has the right errno */
     if (error < 0 || fresh.protocol != IPPROTO_TCP || fresh.domain != family || is_bound(fd) ||
         !same_network(agent, fd)) {
@@ -190,17 +209,37 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     mfd_control_bound(agent, MFD_MSG_HANDED, call->pid, index, asked);
 }
 
+/* To bind(), AF_UNSPEC and 0.0.0.0 is AF_INET and 0.0.0.0, on an AF_INET socket.
+ * Source: ip(7); net/ipv4/af_inet.c (__inet_bind). */
+static void take_unspecified(union mfd_sockaddr *sockaddr, int length)
+{
+    if (length >= (int)sizeof(sockaddr->in) && sockaddr->any.sa_family == AF_UNSPEC &&
+        sockaddr->in.sin_addr.s_addr == htonl(INADDR_ANY))
+        sockaddr->any.sa_family = AF_INET;
+}
+
 /* mfd_bind_handle - answer bind() */
 void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *call)
 {
     union mfd_sockaddr sockaddr;
     struct mfd_address asked;
     int length = (int)call->call.args[2];
+    int error = -ESRCH;
 
     agent->stats->binds++;
-    if (call->pid == 0 || length < 0 || length > MFD_SOCKADDR_MAX || agent->listening.n == 0 ||
-        mfd_target_read(call->pid, call->call.args[1], sockaddr.bytes, (size_t)length) < 0 ||
-        mfd_address_parse(&sockaddr, (socklen_t)length, &asked) < 0 ||
+    if (agent->listening.n == 0 || length < 0 || length > MFD_SOCKADDR_MAX) {
+        leave_to_kernel(agent, call);
+        return;
+    }
+    if (call->pid != 0)
+        error = mfd_target_read(call->pid, call->call.args[1], sockaddr.bytes, (size_t)length);
+    if (error < 0) {
+        tell_unseen(agent, call, error, NULL);
+        leave_to_kernel(agent, call);
+        return;
+    }
+    take_unspecified(&sockaddr, length);
+    if (mfd_address_parse(&sockaddr, (socklen_t)length, &asked) < 0 ||
         !has_port(&agent->listening, asked.port)) {
         leave_to_kernel(agent, call);
         return;

@@ -144,6 +144,65 @@ def test_mismatch(
     assert written(listen, port) in lines[0]
 
 
+# Binds as it is told, by the C library itself, and says what became of it and of listen().
+BIND = """
+import ctypes, errno, os, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if "unreadable" in sys.argv[1]:
+    libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+family, ip, port = (int(word) for word in sys.argv[2:])
+address = struct.pack("=H", family) + struct.pack("!HI8x", port, ip)
+made = socket.AF_INET6 if "six" in sys.argv[1] else socket.AF_INET
+one = socket.socket(made)
+code = libc.bind(one.fileno(), address, len(address))
+print("bind:", errno.errorcode[ctypes.get_errno()] if code else 0)
+if "listen" in sys.argv[1]:
+    one.listen()
+    accepted, _ = one.accept()
+    accepted.sendall(b"hello\\n")
+"""
+
+
+def test_unspecified_family(meshfd: Meshfd, processes: Processes) -> None:
+    """AF_UNSPEC with 0.0.0.0 is the wildcard to the kernel, for an IPv4 socket, and so to us."""
+    port = free_port()
+    words = ("python3", "-c", BIND)
+    options = ("--listen", f"0.0.0.0:{port}")
+    running = processes.start(meshfd.exec(*words, "listen", "0", "0", str(port), options=options))
+    assert running.line() == "bind: 0"
+    with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as connection:
+        assert read_all(connection) == b"hello\n"
+    assert running.finish().code == 0
+    for how, address, errno in (("", 1, "EAFNOSUPPORT"), ("six", 0, "EINVAL")):
+        said = [
+            processes.run(command).out
+            for base in [(*words, how, "0", str(address), str(port))]
+            for command in (base, meshfd.exec(*base, options=options))
+        ]
+        assert said == [f"bind: {errno}\n"] * 2
+
+
+def test_unreadable(meshfd: Meshfd, processes: Processes) -> None:
+    """What an ordinary user's meshfd cannot hand over, because it may not look, it says."""
+    meshfd.need()
+    port = free_port()
+    loopback = str(0x7F000001)
+    command = meshfd.exec(
+        "python3",
+        "-c",
+        BIND,
+        "unreadable",
+        str(int(socket.AF_INET)),
+        loopback,
+        str(port),
+        options=("--listen", f"127.0.0.1:{port}"),
+    )
+    done = processes.run(as_ordinary_user(command), cwd="/")
+    assert done.out == "bind: EADDRINUSE\n"
+    assert len(done.err.splitlines()) == 1, done.err
+    assert "non-dumpable" in done.err
+
+
 def test_other_ports(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
     """A bind to a port that was not asked for is the program's own."""
     port, another = free_port(), free_port()
