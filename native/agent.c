@@ -13,11 +13,13 @@
  *   leave     control channel   what runs
  *   STAY      open              is served
  *   DETACHED  may close         is served to its end
- *   LOST      closed            is stopped: stop_signal, after stop_timeout SIGKILL
+ *   LOST      closed            is stopped: stop_signal, SIGTERM for what the main process leaves,
+ *                               after stop_timeout SIGKILL
  *
  * It is not dumpable, so a program of the same user can neither trace it nor look at its fds.
  * Source: signalfd(2), prctl(2). */
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -280,7 +282,11 @@ static int next_timeout_ms(const struct mfd_agent *self)
     if (next == UINT64_MAX)
         return -1;
     now = mfd_now_ns();
-    return next <= now ? 0 : (int)((next - now + MFD_NS_PER_MS - 1) / MFD_NS_PER_MS);
+    if (next <= now)
+        return 0;
+    if (next - now > (uint64_t)INT_MAX * MFD_NS_PER_MS)
+        return INT_MAX; /* 24 days; then it is looked at anew */
+    return (int)((next - now + MFD_NS_PER_MS - 1) / MFD_NS_PER_MS);
 }
 
 /* The last process is gone: say so once; the answer goes through the same "full" flag as all. */

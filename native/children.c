@@ -114,6 +114,19 @@ static void signal_descendants(int signo, bool direct_only)
         (void)kill(pids.list[i], signo); /* gone meanwhile, or setuid: nothing to be done */
 }
 
+/* mfd_children_stop - ask the main process to end, or what it has left behind when it has; a stopped
+ * one cannot act on that before it is continued */
+void mfd_children_stop(const struct mfd_children *children, int signo)
+{
+    if (children->main != 0) {
+        (void)kill(children->main, signo);
+        (void)kill(children->main, SIGCONT);
+    } else if (!children->none) {
+        signal_descendants(SIGTERM, false);
+        signal_descendants(SIGCONT, false);
+    }
+}
+
 /* mfd_children_end - kill everything, now and whatever is re-parented to us */
 void mfd_children_end(struct mfd_children *children)
 {
@@ -202,9 +215,13 @@ static void take_stop_or_continue(struct mfd_agent *agent, pid_t pid)
 
 static void forget(struct mfd_agent *agent, pid_t *spawned)
 {
-    if (agent->children.main == *spawned)
+    const bool was_main = agent->children.main == *spawned;
+
+    if (was_main)
         agent->children.main = 0;
     *spawned = 0;
+    if (was_main && agent->leave == MFD_LOST)
+        mfd_children_stop(&agent->children, SIGTERM);
     mfd_listening_rearm_all(agent);
 }
 

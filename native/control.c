@@ -477,10 +477,8 @@ static void supervisor_gone(struct mfd_agent *agent)
     agent->control.full = false;
     if (agent->leave == MFD_STAY) {
         agent->leave = MFD_LOST;
-        (void)mfd_children_signal(agent, (int)agent->stop_signal, MFD_SCOPE_MAIN);
         agent->children.stop_deadline_ns = mfd_now_ns() + agent->stop_timeout_ms * MFD_NS_PER_MS;
-        if (agent->children.main == 0)
-            agent->children.stop_deadline_ns = mfd_now_ns();
+        mfd_children_stop(&agent->children, (int)agent->stop_signal);
     }
     mfd_asks_default_all(agent);
     mfd_children_reap(agent); /* whose reports were owed may go now */

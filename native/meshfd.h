@@ -402,6 +402,7 @@ int mfd_children_add(struct mfd_children *children, pid_t pid);
 bool mfd_children_have_room(const struct mfd_children *children);
 void mfd_children_reap(struct mfd_agent *agent);
 int mfd_children_signal(struct mfd_agent *agent, int signo, uint32_t scope);
+void mfd_children_stop(const struct mfd_children *children, int signo);
 void mfd_children_end(struct mfd_children *children);
 
 /* --- control.c: the supervisor's requests, the agent's reports ---------------------------------- */

@@ -237,7 +237,8 @@ async def main():
             if isinstance(event, Exited):
                 statistics = agent.statistics()
                 print("exited", event.code, statistics.denied, statistics.events_lost, flush=True)
-                break
+                if "leaves" not in sys.argv:
+                    break
 
 trio.run(main)
 """
@@ -259,6 +260,34 @@ def test_killed_supervisor(processes: Processes) -> None:
     assert supervisor.line() == "up"
     supervisor.signal(signal.SIGKILL)
     assert supervisor.line() == "asked to end"
+    assert supervisor.wait() == -signal.SIGKILL
+    wait_until(lambda: not processes.running(), "the end of everything")
+
+
+# Leaves a process that says when it is asked to end; ends when it is asked to, or at once.
+LEAVING: Final = """
+import os, signal, sys
+if os.fork() == 0:
+    asked = lambda *_: (print("leftover asked to end", flush=True), os._exit(0))
+    signal.signal(signal.SIGTERM, asked)
+    print("up", flush=True)
+    while True:
+        signal.pause()
+if "stays" in sys.argv:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("main", ["stays", "leaves"])
+def test_killed_supervisor_and_what_is_left(main: str, processes: Processes) -> None:
+    """What the main process leaves behind is asked to end, too, whenever it is left."""
+    supervisor = processes.start(
+        [sys.executable, "-c", SUPERVISOR, sys.executable, "-c", LEAVING, main]
+    )
+    seen = {supervisor.line() for _ in range(1 if main == "stays" else 2)}
+    assert seen == ({"up"} if main == "stays" else {"up", "exited 0 0 0"})
+    supervisor.signal(signal.SIGKILL)
+    assert supervisor.line() == "leftover asked to end"
     assert supervisor.wait() == -signal.SIGKILL
     wait_until(lambda: not processes.running(), "the end of everything")
 
