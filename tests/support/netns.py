@@ -6,12 +6,15 @@ addresses with routes that say so.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import socket
 import struct
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tests.support.need import require_root, require_tool
 
@@ -42,3 +45,47 @@ def make_unreachable() -> None:
     for name, address in UNREACHABLE.items():
         command = [ip, "route", "replace", _ROUTE_TYPES[name], f"{address}/32", "table", "local"]
         subprocess.run(command, check=True)
+
+
+# What `open_wire` opens: an address of ours, one that nobody answers at, a mark that may not pass.
+HERE = "10.66.0.1"
+NOBODY_HERE = "10.66.0.2"
+MARK = 4711
+WIRE = "mfdwire0"
+_FAR_END = "mfdwire1"
+_NOBODYS_HARDWARE = "02:00:00:00:00:01"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A device; ``link_local``: its own address, without the scope, ``index`` or ``name``."""
+
+    name: str
+    index: int
+    link_local: str
+
+
+@contextlib.contextmanager
+def open_wire() -> Iterator[Wire]:
+    """Lay a wire with two ends here, for as long as the block lasts: what is sent is lost."""
+    ip = require_tool("ip")
+
+    def run(*words: str) -> None:
+        subprocess.run([ip, *words], check=True)
+
+    run("link", "add", WIRE, "type", "veth", "peer", "name", _FAR_END)
+    try:
+        for command in (
+            f"link set {_FAR_END} up",
+            f"link set {WIRE} addrgenmode none",
+            f"link set {WIRE} up",
+            f"addr add fe80::66/64 dev {WIRE} nodad",
+            f"addr add {HERE}/24 dev {WIRE}",
+            f"neigh add {NOBODY_HERE} lladdr {_NOBODYS_HARDWARE} dev {WIRE}",
+            f"rule add fwmark {MARK} prohibit",
+        ):
+            run(*command.split())
+        yield Wire(WIRE, socket.if_nametoindex(WIRE), "fe80::66")
+    finally:
+        subprocess.run([ip, "rule", "del", "fwmark", str(MARK)], check=False)
+        run("link", "del", WIRE)
