@@ -155,8 +155,13 @@ def look_with_strace(processes: Processes, pid: str, log: Path) -> str:
     return str(text)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
-@pytest.mark.parametrize("look", [look_with_gdb, look_with_strace])
+@pytest.mark.parametrize(
+    ("look", "kind"),
+    [
+        *((look_with_gdb, kind) for kind in KINDS),
+        *((look_with_strace, kind) for kind in KINDS if "--strict" not in kind),
+    ],
+)
 def test_attached_during_connect(
     look: Callable[[Processes, str, Path], str],
     kind: tuple[str, ...],
@@ -182,3 +187,47 @@ def test_attached_during_connect(
             seen.append(running.finish())
     assert seen[1].lines == seen[0].lines, seen[1].err
     assert "connect: 0" in seen[0].lines
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "--strict" in kind], ids=" ".join)
+def test_attached_in_strict(
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    silent: SilentServer,
+    tmp_path: Path,
+) -> None:
+    """(README, limits.) Of a connect() that waits in the agent strace hears when it has ended."""
+    meshfd.need()
+    way = meshfd.way(silent.listening)
+    log = tmp_path / "log"
+    command = meshfd.exec(program("waits"), "plain", *way.words, options=way.options + kind)
+    running = processes.start(command)
+    pid = running.value("pid")
+    silent.wait_for_caller()
+    strace = processes.start([require_tool("strace"), "-o", str(log), "-p", pid])
+    status = Path("/proc", pid, "status")
+    wait_until(lambda: "\nTracerPid:\t0\n" not in status.read_text(), "the tracer")
+    silent.answer()
+    assert running.line() == "connect: 0"
+    running.finish()
+    strace.finish()
+    assert "connect" in log.read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_tracing_others(
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+) -> None:
+    """A debugger under meshfd reaches processes outside, but not from a strict service."""
+    meshfd.need()
+    outside = processes.start([program("sink")])
+    outside.value("port")
+    gdb = [require_tool("gdb"), "--nx", "--batch", "-ex", "backtrace", "-p", str(outside.pid)]
+    done = processes.run(meshfd.exec(*gdb, options=kind))
+    assert ("Operation not permitted" in done.err) == ("--strict" in kind), done.err
+    assert ("main" in done.out) == ("--strict" not in kind), done.out
