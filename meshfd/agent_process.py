@@ -16,6 +16,7 @@ import array
 import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -39,6 +40,8 @@ AGENT_VARIABLE: Final = "MESHFD_AGENT"
 
 _SANITIZER_VARIABLES: Final = {"ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS"}
 # Python ignores these two for itself; a program expects the default (signal(7)).
+# An agent holds about a dozen by itself, and needs a few more for each call.
+LEAST_FDS: Final = 32
 _PYTHONS_OWN: Final = {signal.SIGPIPE, signal.SIGXFSZ}
 _NEVER_IGNORED: Final = {signal.SIGKILL, signal.SIGSTOP}
 _BUSY: Final = (
@@ -66,9 +69,15 @@ def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
     """Start an agent; returns its pid and our end of the control channel (blocking).
 
     Raises:
-        NotSupportedError: the executable is missing or cannot be run.
+        NotSupportedError: the executable is missing or cannot be run, or would have too few fds.
 
     """
+    n_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # RLIM_INFINITY is -1
+    if 0 <= n_fds < LEAST_FDS:
+        raise NotSupportedError(
+            f"at most {n_fds} files may be open here and meshfd needs {LEAST_FDS}: "
+            "raise the limit (ulimit -n)"
+        )
     ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     path = agent_path()
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -20,10 +20,12 @@
  * repeats the call, by SA_RESTART. ERESTARTSYS would be seen by a program in which another thread took the
  * signal meanwhile; where that can be, or the call has a time limit, it is EINTR.
  *
- * Limits: MFD_WAITS_MAX calls, two fds each; a handler runs up to LOOK_MAX_NS late; a target that waits
+ * Limits: MFD_WAITS_MAX calls, two fds each, and no more than half of the agent's fds, so that calls of
+ * others find some; a handler runs up to LOOK_MAX_NS late; a target that waits
  * here sleeps uninterruptibly in the eyes of ps(1), and can be stopped, but not frozen or traced anew.
  * Source: seccomp_unotify(2), epoll(7), signal(7), socket(7), kernel/signal.c (complete_signal). */
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include "kernel.h"
 #include "meshfd.h"
@@ -31,6 +33,9 @@
 #define LOOK_MIN_NS (5 * MFD_NS_PER_MS)   /* after this a signal is looked for first */
 #define LOOK_MAX_NS (100 * MFD_NS_PER_MS) /* and at most so long after the last look */
 #define LOOK_PART 4                       /* in between: a quarter of the time waited */
+
+#define FDS_EACH 2  /* the socket, and the target's pidfd */
+#define FDS_KEPT 16 /* of the half that others have: what the agent itself always holds */
 
 #define ERESTARTSYS 512 /* linux/errno.h, the kernel's own; never seen by programs */
 
@@ -40,14 +45,29 @@ enum {
     KINDS
 };
 
-/* mfd_waits_open - make room
+/* How many calls may wait with so many fds. */
+static unsigned room_for(rlim_t n_fds)
+{
+    rlim_t n = n_fds < FDS_KEPT ? 0 : (n_fds - FDS_KEPT) / (2 * FDS_EACH);
+
+    return n < MFD_WAITS_MAX ? (unsigned)n : MFD_WAITS_MAX;
+}
+
+/* mfd_waits_open - make room; RLIMIT_NOFILE has been raised
  * Return: 0 or -errno. */
 int mfd_waits_open(struct mfd_waits *waits)
 {
+    struct rlimit nofile;
+    unsigned room;
+
+    if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
+        return -errno;
+    room = room_for(nofile.rlim_cur);
     waits->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     waits->next_ns = UINT64_MAX;
-    for (unsigned i = 0; i < MFD_WAITS_MAX; i++)
-        waits->slots[i].next_free = i + 1;
+    waits->first_free = room == 0 ? MFD_WAITS_MAX : 0;
+    for (unsigned i = 0; i < room; i++)
+        waits->slots[i].next_free = i + 1 < room ? i + 1 : MFD_WAITS_MAX;
     return waits->epoll_fd < 0 ? -errno : 0;
 }
 
