@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
 from meshfd.agent_process import AGENT_VARIABLE
 from tests.support.command import Meshfd
 from tests.support.need import require_root
-from tests.support.processes import Processes, Program
+from tests.support.processes import Processes, Program, held_fds, resident_kib
 from tests.support.programs import Programs
 from tests.support.servers import Greeter, SilentServer
 from tests.support.waiting import wait_until
@@ -60,17 +59,6 @@ def test_killed_meshfd(meshfd: Meshfd, program: Programs, processes: Processes) 
     wait_until(lambda: not processes.running(), "the end of all that meshfd had started")
 
 
-def _held(pid: int) -> list[str]:
-    return sorted(entry.name for entry in Path("/proc", str(pid), "fd").iterdir())
-
-
-def _resident_kib(pid: int) -> int:
-    for line in Path("/proc", str(pid), "status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise LookupError(pid)
-
-
 def _round(hammer: Program) -> None:
     hammer.tell()
     assert hammer.line() == "done"
@@ -91,16 +79,16 @@ def test_nothing_is_left(
         meshfd.exec(program("hammer"), "127.66.0.1", "80", str(N_WARM_UP), options=route)
     )
     agent = int(hammer.value("parent"))
-    before = _held(agent)
+    before = held_fds(agent)
     _round(hammer)
-    wait_until(lambda: _held(agent) == before, "the end of the last lease")
-    resident_kib = _resident_kib(agent)
+    wait_until(lambda: held_fds(agent) == before, "the end of the last lease")
+    kib = resident_kib(agent)
     for _ in range(n_connects // N_WARM_UP):
         _round(hammer)
-    wait_until(lambda: _held(agent) == before, "the end of the last lease")
-    assert _resident_kib(agent) <= resident_kib + GROWTH_KIB
+    wait_until(lambda: held_fds(agent) == before, "the end of the last lease")
+    assert resident_kib(agent) <= kib + GROWTH_KIB
     if AGENT_VARIABLE not in os.environ:  # one that is instrumented for tests is larger
-        assert _resident_kib(agent) < 2048
+        assert resident_kib(agent) < 2048
     assert hammer.finish().out == ""
 
 
@@ -122,8 +110,8 @@ def test_nothing_is_left_by_the_unused(
     create = ("--track", "create")
     running = processes.start(meshfd.exec(sys.executable, "-c", code, options=create))
     agent = int(running.line())
-    before = _held(agent)
+    before = held_fds(agent)
     running.tell()
     assert running.line() == "made"
-    wait_until(lambda: _held(agent) == before, "the end of the last lease")
+    wait_until(lambda: held_fds(agent) == before, "the end of the last lease")
     assert running.finish().code == 0

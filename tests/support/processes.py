@@ -65,6 +65,19 @@ def state_of(pid: int) -> str:
     return Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
 
 
+def held_fds(pid: int) -> list[str]:
+    """Return the numbers of the fds that a process has open."""
+    return sorted(entry.name for entry in Path("/proc", str(pid), "fd").iterdir())
+
+
+def resident_kib(pid: int) -> int:
+    """Return how much memory a process has."""
+    for line in Path("/proc", str(pid), "status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise LookupError(pid)
+
+
 def _end(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

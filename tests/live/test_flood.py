@@ -1,0 +1,133 @@
+"""A program that does its worst costs the others of its service nothing, and the agent little."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from meshfd.agent_process import AGENT_VARIABLE
+from tests.support.command import KINDS, Meshfd, direct_way
+from tests.support.need import require_root
+from tests.support.processes import Processes, Program, held_fds, resident_kib
+from tests.support.programs import Programs
+from tests.support.servers import SYN_SENT, Greeter, SilentServer, port_of
+from tests.support.waiting import wait_until
+
+N_THREADS = 64
+N_HELD = 1000  # calls; the agent has room for 1,024 that wait in it
+N_GREETED = 200  # as flood.c has it
+# Leases, known threads, and for each call that waits in the agent its socket and its thread.
+MOST_FDS = 256 + 64 + 2 * N_HELD
+GROWTH_KIB = 512
+
+
+def start(
+    mode: str,
+    n: int,
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    greeter: Greeter,
+    silent: SilentServer,
+) -> tuple[Program, int]:
+    """Start flood.c up to where it can be told to begin; the agent's pid."""
+    way = meshfd.way(greeter.listening)
+    slow = meshfd.way(silent.listening, port=81)
+    running = processes.start(
+        meshfd.exec(
+            program("flood"),
+            mode,
+            str(n),
+            *way.words,
+            *slow.words,
+            options=way.options + slow.options + kind,
+        )
+    )
+    agent = int(running.value("parent"))
+    assert running.line() == f"greeted: {N_GREETED}"
+    return running, agent
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+@pytest.mark.parametrize("mode", ["nonsense", "memory", "fds"])
+def test_flood(
+    mode: str,
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    greeter: Greeter,
+    silent: SilentServer,
+) -> None:
+    """Beside 64 threads that call at random, or move their memory, another is served as ever.
+
+    What the 64 are told is in the manual pages. The agent holds little more, and lets go of it.
+    """
+    words = (kind, meshfd, program, processes, greeter, silent)
+    running, agent = start(mode, N_THREADS, *words)
+    seen = os.geteuid() == 0 and not meshfd.bare  # an agent is out of an ordinary user's sight
+    before = resident_kib(agent) if seen else 0
+    running.tell()
+    assert running.line() == "begun"
+    running.tell()
+    assert running.line() == f"greeted: {N_GREETED}"
+    if seen:
+        assert len(held_fds(agent)) < MOST_FDS
+    running.tell()
+    assert int(running.value("calls")) > N_THREADS
+    assert running.line() == "strange: 0 0"
+    if seen and AGENT_VARIABLE not in os.environ:  # one that is instrumented for tests is larger
+        assert resident_kib(agent) <= before + GROWTH_KIB
+    assert running.finish().code == 0
+
+
+def n_calling(silent: SilentServer) -> int:
+    """Return how many try to connect to a server that does not answer."""
+    wanted = f":{port_of(silent.listening):04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(wanted) and row[3] == SYN_SENT for row in rows)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+@pytest.mark.parametrize("routed", [True, False], ids=["routed", "unrouted"])
+def test_held_calls(
+    routed: bool,
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    greeter: Greeter,
+    silent: SilentServer,
+) -> None:
+    """While a thousand threads wait in connect() others are served; then nothing of them is left.
+
+    Needs root, to look into the agent.
+    """
+    require_root()
+    meshfd.need()
+    way = meshfd.way(greeter.listening)
+    slow = meshfd.way(silent.listening, port=81) if routed else direct_way(silent.listening)
+    words = ["hold", str(N_HELD), *way.words, *slow.words]
+    options = way.options + slow.options + kind
+    running = processes.start(meshfd.exec(program("flood"), *words, options=options))
+    agent = int(running.value("parent"))
+    assert running.line() == f"greeted: {N_GREETED}"
+    wait_until(lambda: len(held_fds(agent)) < N_THREADS, "the end of the last lease")
+    before, resident = len(held_fds(agent)), resident_kib(agent)
+    running.tell()
+    assert running.line() == "begun"
+    wait_until(lambda: n_calling(silent) == N_HELD, "all of the thousand")
+    running.tell()
+    assert running.line() == f"greeted: {N_GREETED}"
+    assert len(held_fds(agent)) < MOST_FDS
+    running.tell()
+    assert running.value("calls") == "0"
+    assert running.line() == "strange: 0 0"
+    wait_until(lambda: len(held_fds(agent)) <= before, "the end of what was held")
+    wait_until(lambda: n_calling(silent) == 0, "the end of all attempts")
+    if AGENT_VARIABLE not in os.environ:
+        assert resident_kib(agent) <= resident + GROWTH_KIB
+    assert running.finish().code == 0
