@@ -75,6 +75,24 @@ bool mfd_inplace_has_error(int fd)
     return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0;
 }
 
+/* What a connect() that waited says now. Return: EALREADY when it has to wait on. */
+static int result_of_wait(int fd)
+{
+    int domain = AF_INET;
+    struct mfd_mode mode;
+    int error;
+
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain);
+    mode = mfd_mode_enter(fd);
+    error = mfd_inplace_ask(fd, domain);
+    (void)mfd_mode_leave(&mode);
+    if (error == EISCONN)
+        return 0; /* another thread's connect() has been told first */
+    if (error == EAFNOSUPPORT)
+        return ECONNABORTED; /* another thread has ended the attempt; __inet_stream_connect() */
+    return error;
+}
+
 enum { /* trial->progress */
     MADE_IT,
     ASKS_ABOUT_IT
@@ -83,23 +101,13 @@ enum { /* trial->progress */
 static bool try_to_end(struct mfd_agent *agent, const struct mfd_notification *call,
                        struct mfd_trial *trial)
 {
-    int domain = AF_INET;
-    struct mfd_mode mode;
-    int error;
+    int error = result_of_wait(trial->fd);
 
     (void)agent;
     (void)call;
-    (void)mfd_socket_option(trial->fd, SOL_SOCKET, SO_DOMAIN, &domain);
-    mode = mfd_mode_enter(trial->fd);
-    error = mfd_inplace_ask(trial->fd, domain);
-    (void)mfd_mode_leave(&mode);
     if (error == EALREADY && trial->wake == MFD_WAKE_READY)
         return false;
-    if (error == EISCONN)
-        error = 0; /* another thread's connect() has been told first */
-    else if (error == EAFNOSUPPORT)
-        error = ECONNABORTED; /* another thread has ended the attempt; __inet_stream_connect() */
-    else if (error == EALREADY && trial->progress == MADE_IT)
+    if (error == EALREADY && trial->progress == MADE_IT)
         error = EINPROGRESS;
     trial->result = -error;
     return true;
@@ -128,9 +136,11 @@ void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *
         if ((strict || plan.timeout_ns != 0) &&
             mfd_wait_for(agent, call, fd, &plan, first ? MADE_IT : ASKS_ABOUT_IT) == 0)
             return;
-        if (strict) {
+        if (strict) { /* too many wait; but a peer on this host has answered by now */
             under_way = false;
-            error = EAGAIN; /* too many wait; connect(2) has the word */
+            error = result_of_wait(fd);
+            if (error == EALREADY)
+                error = EAGAIN; /* connect(2) has the word */
         }
     }
     (void)close(fd);

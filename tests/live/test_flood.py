@@ -8,47 +8,21 @@ from pathlib import Path
 import pytest
 
 from meshfd.agent_process import AGENT_VARIABLE
-from tests.support.command import KINDS, Meshfd, direct_way
+from tests.support.command import KINDS, VIRTUAL, Meshfd, Way, direct_way
 from tests.support.need import require_root
 from tests.support.processes import Processes, Program, held_fds, resident_kib
 from tests.support.programs import Programs
-from tests.support.servers import SYN_SENT, Greeter, SilentServer, port_of
+from tests.support.servers import SYN_SENT, Greeter, SilentServer, dead_port, port_of
 from tests.support.waiting import wait_until
 
 N_THREADS = 64
-N_HELD = 1000  # calls; the agent has room for 1,024 that wait in it
+N_HELD = 1000
+N_WAITING = 1024  # native/meshfd.h: MFD_WAITS_MAX
+N_TOO_MANY = 1100
 N_GREETED = 200  # as flood.c has it
 # Leases, known threads, and for each call that waits in the agent its socket and its thread.
 MOST_FDS = 256 + 64 + 2 * N_HELD
 GROWTH_KIB = 512
-
-
-def start(
-    mode: str,
-    n: int,
-    kind: tuple[str, ...],
-    meshfd: Meshfd,
-    program: Programs,
-    processes: Processes,
-    greeter: Greeter,
-    silent: SilentServer,
-) -> tuple[Program, int]:
-    """Start flood.c up to where it can be told to begin; the agent's pid."""
-    way = meshfd.way(greeter.listening)
-    slow = meshfd.way(silent.listening, port=81)
-    running = processes.start(
-        meshfd.exec(
-            program("flood"),
-            mode,
-            str(n),
-            *way.words,
-            *slow.words,
-            options=way.options + slow.options + kind,
-        )
-    )
-    agent = int(running.value("parent"))
-    assert running.line() == f"greeted: {N_GREETED}"
-    return running, agent
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=" ".join)
@@ -60,14 +34,26 @@ def test_flood(
     program: Programs,
     processes: Processes,
     greeter: Greeter,
-    silent: SilentServer,
 ) -> None:
     """Beside 64 threads that call at random, or move their memory, another is served as ever.
 
     What the 64 are told is in the manual pages. The agent holds little more, and lets go of it.
     """
-    words = (kind, meshfd, program, processes, greeter, silent)
-    running, agent = start(mode, N_THREADS, *words)
+    with dead_port() as port:
+        way = meshfd.way(greeter.listening)
+        dead = Way("127.0.0.1", port)
+        if not meshfd.bare:
+            dead = Way(VIRTUAL, 81, ("--route", f"{VIRTUAL}:81=127.0.0.1:{port}"))
+        words = [mode, str(N_THREADS), *way.words, *dead.words]
+        options = way.options + dead.options + kind
+        running = processes.start(meshfd.exec(program("flood"), *words, options=options))
+        flood(running, meshfd)
+
+
+def flood(running: Program, meshfd: Meshfd) -> None:
+    """Have it begin and end; look at the agent meanwhile."""
+    agent = int(running.value("parent"))
+    assert running.line() == f"greeted: {N_GREETED}"
     seen = os.geteuid() == 0 and not meshfd.bare  # an agent is out of an ordinary user's sight
     before = resident_kib(agent) if seen else 0
     running.tell()
@@ -130,4 +116,34 @@ def test_held_calls(
     wait_until(lambda: n_calling(silent) == 0, "the end of all attempts")
     if AGENT_VARIABLE not in os.environ:
         assert resident_kib(agent) <= resident + GROWTH_KIB
+    assert running.finish().code == 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "--strict" in kind], ids=" ".join)
+def test_more_than_may_wait(
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    greeter: Greeter,
+    silent: SilentServer,
+) -> None:
+    """In strict 1,024 calls can wait; more hear EAGAIN, but who need not wait is served."""
+    meshfd.need()
+    way = meshfd.way(greeter.listening)
+    slow = meshfd.way(silent.listening, port=81)
+    words = ["hold", str(N_TOO_MANY), *way.words, *slow.words]
+    options = way.options + slow.options + kind
+    running = processes.start(meshfd.exec(program("flood"), *words, options=options))
+    running.value("parent")
+    assert running.line() == f"greeted: {N_GREETED}"
+    running.tell()
+    assert running.line() == "begun"
+    wait_until(lambda: n_calling(silent) == N_TOO_MANY, "all who call")
+    running.tell()
+    assert running.line() == f"greeted: {N_GREETED}"
+    running.tell()
+    n_too_many = N_TOO_MANY - N_WAITING
+    assert running.value("calls") == str(n_too_many)
+    assert running.line() == f"strange: {n_too_many} EAGAIN"
     assert running.finish().code == 0

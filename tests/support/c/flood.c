@@ -6,7 +6,8 @@
  * nonsense: calls with random fds, pointers and lengths, as fast as they go
  * memory:   connect() whose address is rewritten, made unreadable and unmapped meanwhile
  * fds:      calls when no fd is free, and sockets that are made, connected and closed
- * hold:     each waits in connect() to the second address, which does not answer */
+ * hold:     each waits in connect() to the second address, which does not answer
+ * The others, too, mean the second address, which refuses then. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -19,7 +20,7 @@
 #define STACK_BYTES (64 * 1024)
 #define PAGE 4096
 
-static struct address good, silent;
+static struct address good, other;
 static struct shared {
     unsigned n_calls;
     unsigned n_strange; /* results that no manual page has */
@@ -104,7 +105,7 @@ static void *move_memory(void *unused)
                           MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED
                          ? -1
                          : 0);
-        memcpy(moving, &good.storage, good.length);
+        memcpy(moving, &other.storage, other.length);
         for (unsigned k = 0; k < 64; k++)
             *(volatile sa_family_t *)moving = families[k % 4];
         if (i % 2)
@@ -119,10 +120,10 @@ static void *connect_moving(void *argument)
 {
     (void)argument;
     for (;;) {
-        int fd = tcp_socket(&good, SOCK_NONBLOCK);
+        int fd = tcp_socket(&other, SOCK_NONBLOCK);
 
-        note(connect(fd, (void *)moving, good.length));
-        note(bind(fd, (void *)moving, good.length));
+        note(connect(fd, (void *)moving, other.length));
+        note(bind(fd, (void *)moving, other.length));
         close(fd);
     }
     return NULL;
@@ -134,7 +135,7 @@ static void *exhaust(void *argument)
     for (;;) {
         int fd = note(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 
-        note(dial(fd, &good));
+        note(dial(fd, &other));
         if (fd < 0)
             for (int i = 10; i < 20; i++)
                 close(i);
@@ -144,10 +145,10 @@ static void *exhaust(void *argument)
 
 static void *hold(void *argument)
 {
-    int fd = tcp_socket(&silent, 0);
+    int fd = tcp_socket(&other, 0);
 
     (void)argument;
-    note(dial(fd, &silent));
+    note(dial(fd, &other));
     return NULL;
 }
 
@@ -212,7 +213,7 @@ int main(int argc, char **argv)
 
     (void)argc;
     good = address_of(argv[3], argv[4]);
-    silent = address_of(argv[5], argv[6]);
+    other = address_of(argv[5], argv[6]);
     while (strcmp(mode->name, argv[1]) != 0)
         mode++;
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
