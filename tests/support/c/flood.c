@@ -19,6 +19,7 @@
 #define N_GREETINGS 200
 #define STACK_BYTES (64 * 1024)
 #define PAGE 4096
+#define PAUSE_US 1000
 
 static struct address good, other;
 static struct shared {
@@ -224,6 +225,8 @@ int main(int argc, char **argv)
     child = sure("fork", fork());
     if (child == 0)
         misbehave(mode, (unsigned)atoi(argv[2]));
+    while (mode->run != hold && __atomic_load_n(&shared->n_calls, __ATOMIC_RELAXED) == 0)
+        usleep(PAUSE_US);
     puts("begun");
     fflush(stdout);
     wait_line();
