@@ -17,7 +17,7 @@ from tests.support.need import require
 from tests.support.ordinary_user import as_ordinary_user
 from tests.support.processes import Processes
 from tests.support.programs import Programs
-from tests.support.servers import Greeter, port_of
+from tests.support.servers import Greeter, free_port, port_of
 
 GREETED = ["connect: 0", "greeting: hello"]
 ACTIONS = ["errno", "kill", "trap", "notify"]
@@ -166,3 +166,21 @@ def test_landlock(
     strict = not meshfd.bare and "--strict" in kind
     by_agent = strict or (not meshfd.bare and case.routed)
     assert done.lines == told(case, by_agent=by_agent, strict=strict), done.err
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_landlock_and_bind(
+    kind: tuple[str, ...], meshfd: Meshfd, program: Programs, processes: Processes
+) -> None:
+    """A bind() that Landlock forbids is forbidden, but where the socket is handed over."""
+    meshfd.need()
+    words = [str(program("landlocked")), "bind", "127.0.0.1"]
+    port, another = free_port(), free_port()
+    options = ("--listen", f"127.0.0.1:{port}", *kind)
+    bare = processes.run([*words, str(port)])
+    require(bare.out != "no landlock\n", "the kernel has no Landlock for TCP")
+    assert bare.lines == ["bind: EACCES", "listens: 0"]
+    own = processes.run(meshfd.exec(*words, str(another), options=options))
+    assert own.lines == bare.lines
+    handed = processes.run(meshfd.exec(*words, str(port), options=options))
+    assert handed.lines == ["bind: 0", "listens: 1"]

@@ -1,7 +1,8 @@
 /* landlocked.c - landlocked MODE HOST PORT ALLOWED...: connect under Landlock, which allows these ports alone
  *
  * MODE: blocking, nonblocking. Says what connect() said, and whether there is a connection after all,
- * which is waited for where one may be on its way. "no landlock" where the kernel has none for TCP. */
+ * which is waited for where one may be on its way. bind: HOST:PORT is bound, which no rule allows.
+ * "no landlock" where the kernel has none for TCP. */
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -11,6 +12,7 @@
 #define ADD_RULE 445
 #define RESTRICT_SELF 446
 #define RULE_NET_PORT 2 /* linux/landlock.h */
+#define NET_BIND_TCP 1
 #define NET_CONNECT_TCP 2
 
 struct ruleset {
@@ -25,7 +27,7 @@ struct net_port {
 
 static int confine(char **ports)
 {
-    struct ruleset handled = {.net = NET_CONNECT_TCP};
+    struct ruleset handled = {.net = NET_BIND_TCP | NET_CONNECT_TCP};
     int ruleset = (int)syscall(CREATE_RULESET, &handled, sizeof(handled), 0);
 
     if (ruleset < 0)
@@ -41,6 +43,17 @@ static int confine(char **ports)
     return 1;
 }
 
+static void bind_there(const struct address *address)
+{
+    socklen_t size = sizeof(int);
+    int listens = -1;
+    int fd = tcp_socket(address, 0);
+
+    say(bind(fd, sockaddr_of(address), address->length), "bind");
+    sure("SO_ACCEPTCONN", getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size));
+    printf("listens: %d\n", listens);
+}
+
 int main(int argc, char **argv)
 {
     struct address address = address_of(argv[2], argv[3]);
@@ -51,6 +64,10 @@ int main(int argc, char **argv)
     (void)argc;
     if (!confine(argv + 4)) {
         puts("no landlock");
+        return 0;
+    }
+    if (strcmp(argv[1], "bind") == 0) {
+        bind_there(&address);
         return 0;
     }
     fd = tcp_socket(&address, strcmp(argv[1], "nonblocking") == 0 ? SOCK_NONBLOCK : 0);
