@@ -1,4 +1,7 @@
-"""Build the C test programs of tests/support/c, each once a run and variant."""
+"""Build the C test programs of tests/support/c, each once a run and variant.
+
+A program is one file, or a directory of files that are linked together.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,22 @@ class Programs:
         """
         output = self.directory / (f"{name}-{variant}" if variant else name)
         if output.name not in self._built:
-            self._build(SOURCES / f"{name}.c", output, VARIANTS[variant], variant)
+            self._build(_sources(name), output, VARIANTS[variant], variant)
             self._built[output.name] = output
         return output
 
-    def _build(self, source: Path, output: Path, flags: tuple[str, ...], variant: str) -> None:
-        command = [
-            require_tool(COMPILERS.get(variant, "cc")),
-            *FLAGS,
-            *flags,
-            str(source),
-            "-o",
-            str(output),
-        ]
+    def _build(
+        self, sources: list[Path], output: Path, flags: tuple[str, ...], variant: str
+    ) -> None:
+        compiler = require_tool(COMPILERS.get(variant, "cc"))
+        command = [compiler, *FLAGS, *flags, *map(str, sources), "-o", str(output)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if variant:
             require(done.returncode == 0, f"no {variant} programs can be built: {done.stderr}")
         assert done.returncode == 0, done.stderr
         output.chmod(0o755)
+
+
+def _sources(name: str) -> list[Path]:
+    directory = SOURCES / name
+    return sorted(directory.glob("*.c")) if directory.is_dir() else [SOURCES / f"{name}.c"]

@@ -1,0 +1,76 @@
+"""What differs is made small, without a kernel; and what a mask takes out is only that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.differential.masks import masked
+from tests.differential.sequences import make, parse_transcripts, written
+from tests.differential.shrink import shrink
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.sets(st.integers(0, 30)))
+def test_what_is_needed_is_all_that_is_left(items: list[int], needed: set[int]) -> None:
+    """When some items make it fail together, exactly those are left, in their order."""
+    needed &= set(items)
+    assert shrink(items, lambda part: needed <= set(part)) == [
+        item for item in items if item in needed
+    ]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.data())
+def test_the_result_fails_and_no_item_can_go(items: list[int], data: st.DataObject) -> None:
+    """Whatever makes it fail: the result does, is a part, and does not without any one item."""
+    bound = data.draw(st.integers(0, sum(items)))
+
+    def fails(part: Sequence[int]) -> bool:
+        return sum(part) >= bound and len(part) % 3 != 2
+
+    if not fails(items):
+        return
+    result = shrink(items, fails)
+    rest = iter(items)
+    assert all(item in rest for item in result)
+    assert fails(result)
+    assert not any(fails(result[:at] + result[at + 1 :]) for at in range(len(result)))
+
+
+def test_a_failure_that_needs_nothing_is_empty() -> None:
+    """What fails always fails with nothing at all."""
+    assert shrink([1, 2, 3], lambda _: True) == []
+
+
+def test_a_seed_is_a_sequence_for_ever() -> None:
+    """The same seed gives the same sequence, another gives another."""
+    assert make(7) == make(7)
+    assert len({make(seed) for seed in range(100)}) == 100
+
+
+def test_transcripts_come_back_by_seed() -> None:
+    """A file names each sequence's seed and end; transcripts are split at the seeds."""
+    assert written({3: ["state 0"], 4: []}) == "seed 3\nstate 0\nend\nseed 4\nend\n"
+    assert parse_transcripts("seed 3\na\nb\nseed 4\n") == {3: ["a", "b"], 4: []}
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "expected"),
+    [
+        ("3 look 0: 2 1:in 2:out+hup gone", (), "3 look 0: 2 1:in 2:out+hup gone"),
+        ("3 look 0: 2 1:in 2:out+hup gone", ("--track", "create"), "3 look 0: 1 1:in"),
+        ("3 look 0: 0", ("--track", "create"), "3 look 0: 0"),
+        ("3 connect 0 hole4: EALREADY", (), "3 connect 0 hole4: EALREADY"),
+    ],
+)
+def test_masks(line: str, options: tuple[str, ...], expected: str) -> None:
+    """A mask changes the lines that it is about, in the modes that it is about, and no others."""
+    assert masked([line], options) == [expected]
+
+
+def test_the_errno_of_a_timeout_is_masked_to_the_same() -> None:
+    """EALREADY and EINPROGRESS of a connect() that SO_SNDTIMEO ended are taken for the same."""
+    one, other = (f"3 connect 0 hole4: timed out {name}" for name in ("EALREADY", "EINPROGRESS"))
+    assert masked([one]) == masked([other]) != [one]

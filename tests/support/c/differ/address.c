@@ -1,0 +1,213 @@
+/* address.c - words to socket addresses and back
+ *
+ * A target word is PLACE, or one of these:
+ *   mapped:PLACE    the same, v4-mapped in an AF_INET6 address
+ *   any4:PLACE      0.0.0.0 with its port;  any6:PLACE  [::] with it
+ *   port0:PLACE     its host with port 0
+ *   own:SLOT        where the socket in that slot is bound
+ *   broadcast       255.255.255.255, which TCP cannot connect to
+ *   unix            the listening unix socket;  nounix  a name that nobody has */
+#include "differ.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#define ANY_PORT 80
+
+struct place places[N_PLACES];
+int n_places;
+
+/* place_add - NAME=HOST,PORT,REAL_HOST,FD */
+void place_add(const char *text)
+{
+    struct place *place = &places[n_places++];
+
+    if (n_places > N_PLACES ||
+        sscanf(text, "%31[^=]=%63[^,],%d,%63[^,],%d", place->name, place->host, &place->port,
+               place->real_host, &place->fd) != 5) {
+        fprintf(stderr, "not a place: %s\n", text);
+        exit(99);
+    }
+}
+
+static const struct place *place_named(const char *name)
+{
+    for (int i = 0; i < n_places; i++)
+        if (strcmp(places[i].name, name) == 0)
+            return &places[i];
+    return NULL;
+}
+
+static void write_ip4(const char *host, int port, struct target *ret)
+{
+    struct sockaddr_in *in = (struct sockaddr_in *)&ret->storage;
+
+    in->sin_family = AF_INET;
+    in->sin_port = htons((uint16_t)port);
+    inet_pton(AF_INET, host, &in->sin_addr);
+    ret->length = sizeof(*in);
+}
+
+static void write_ip6(const char *host, int port, struct target *ret)
+{
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&ret->storage;
+
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons((uint16_t)port);
+    inet_pton(AF_INET6, host, &in6->sin6_addr);
+    ret->length = sizeof(*in6);
+}
+
+static void write_ip(const char *host, int port, struct target *ret)
+{
+    if (strchr(host, ':') != NULL)
+        write_ip6(host, port, ret);
+    else
+        write_ip4(host, port, ret);
+}
+
+static bool write_unix(const char *name, struct target *ret)
+{
+    struct sockaddr_un *un = (struct sockaddr_un *)&ret->storage;
+
+    un->sun_family = AF_UNIX; /* an abstract name: path[0] stays 0 */
+    strncpy(un->sun_path + 1, name, sizeof(un->sun_path) - 2);
+    ret->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+    return true;
+}
+
+/* Where the socket is bound; a wildcard stands for this host's own address. */
+static bool write_own(const char *word, struct target *ret)
+{
+    struct sockaddr_in *in = (struct sockaddr_in *)&ret->storage;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&ret->storage;
+
+    ret->length = sizeof(ret->storage);
+    if (getsockname(slot_fd(word), (struct sockaddr *)&ret->storage, &ret->length) < 0)
+        return false;
+    if (in->sin_family == AF_INET && in->sin_addr.s_addr == 0)
+        in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (in6->sin6_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr))
+        in6->sin6_addr = in6addr_loopback;
+    return (in->sin_family == AF_INET || in->sin_family == AF_INET6) && in->sin_port != 0;
+}
+
+static bool write_place(const char *kind, size_t n, const struct place *place, const char *host,
+                        struct target *ret)
+{
+    char mapped[80];
+
+    if (n == 0) {
+        write_ip(host, place->port, ret);
+        ret->hole = strncmp(place->name, "hole", 4) == 0;
+    } else if (strncmp(kind, "mapped", n) == 0) {
+        snprintf(mapped, sizeof(mapped), "::ffff:%s", host);
+        write_ip6(mapped, place->port, ret);
+        ret->hole = strncmp(place->name, "hole", 4) == 0;
+    } else if (strncmp(kind, "any4", n) == 0) {
+        write_ip4("0.0.0.0", place->port, ret);
+    } else if (strncmp(kind, "any6", n) == 0) {
+        write_ip6("::", place->port, ret);
+    } else if (strncmp(kind, "port0", n) == 0) {
+        write_ip(place->real_host, 0, ret); /* no route has port 0 */
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* target_parse - where a connect() goes
+ * @real: not the place's host, but where a route leads from there
+ * Return: whether there is such a target. */
+bool target_parse(const char *word, bool real, struct target *ret)
+{
+    const char *colon = strchr(word, ':');
+    size_t n = colon == NULL ? 0 : (size_t)(colon - word);
+    const struct place *place;
+
+    memset(ret, 0, sizeof(*ret));
+    place = place_named("unix");
+    if (strcmp(word, "unix") == 0)
+        return place != NULL && write_unix(place->host, ret);
+    if (strcmp(word, "nounix") == 0)
+        return write_unix("meshfd-differ-nobody", ret);
+    if (strcmp(word, "broadcast") == 0) {
+        write_ip4("255.255.255.255", ANY_PORT, ret);
+        return true;
+    }
+    if (n > 0 && strncmp(word, "own", n) == 0)
+        return write_own(colon + 1, ret);
+    place = place_named(n == 0 ? word : colon + 1);
+    return place != NULL && write_place(word, n, place, real ? place->real_host : place->host, ret);
+}
+
+/* bind_address_parse - HOST, with a port that the kernel chooses, or taken:PLACE */
+bool bind_address_parse(const char *word, struct target *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (strncmp(word, "taken:", 6) == 0)
+        return target_parse(word + 6, true, ret);
+    write_ip(word, 0, ret);
+    return true;
+}
+
+/* --- back to words ---------------------------------------------------------------------------------------- */
+
+static int port_of(const struct sockaddr_storage *storage)
+{
+    return ntohs(((const struct sockaddr_in *)storage)->sin_port);
+}
+
+/* Whose port is it? One that the kernel chose has no name but its socket's; a socket's own is "*", since
+ * the kernel may give the same to two that are connected elsewhere. */
+static void tell_port(int port, bool local)
+{
+    struct sockaddr_storage name;
+
+    if (port == 0) {
+        tell("0");
+        return;
+    }
+    for (int i = 0; i < n_places; i++)
+        if (places[i].port == port) {
+            tell("%s", places[i].name);
+            return;
+        }
+    for (int i = 0; i < N_SLOTS && !local; i++) {
+        socklen_t length = sizeof(name);
+
+        if (slots[i] >= 0 && getsockname(slots[i], (struct sockaddr *)&name, &length) == 0 &&
+            (name.ss_family == AF_INET || name.ss_family == AF_INET6) && port_of(&name) == port) {
+            tell("slot%d", i);
+            return;
+        }
+    }
+    tell("*");
+}
+
+/* say_address - with its length, when it is not its family's
+ * @local: it is the socket's own */
+void say_address(const struct sockaddr_storage *storage, socklen_t length, bool local)
+{
+    const struct sockaddr_in *in = (const struct sockaddr_in *)storage;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)storage;
+    char host[INET6_ADDRSTRLEN];
+
+    if (length >= sizeof(*in) && storage->ss_family == AF_INET) {
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+        tell("%s:", host);
+        tell_port(port_of(storage), local);
+    } else if (length >= sizeof(*in6) && storage->ss_family == AF_INET6) {
+        inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+        tell("[%s]:", host);
+        tell_port(port_of(storage), local);
+        if (in6->sin6_scope_id != 0 || in6->sin6_flowinfo != 0)
+            tell(" scope %u flow %u", in6->sin6_scope_id, ntohl(in6->sin6_flowinfo));
+    } else {
+        tell("family %d length %u", length >= 2 ? storage->ss_family : -1, length);
+    }
+}
