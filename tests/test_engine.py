@@ -800,11 +800,11 @@ CASES = (  # index above, arguments, what it needs ("": nothing), result
     (3, (3, 0, 16), "", NOTIFY),
     (3, (3, 0, 15), "", ALLOW),
     (4, (3, 10), "", NOTIFY),
-    (5, (3, 0, 1, FAST_OPEN), "strict", ERRNO | errno.EOPNOTSUPP),
+    (5, (3, 0, 1, 0, 0x1000, 16), "udp", NOTIFY),
     (5, (3, 0, 1, 0), "", ALLOW),
     (6, (1, 0), "no io_uring", ERRNO | errno.ENOSYS),
     (7, (), "", ALLOW),
-    (8, (3, 0, FAST_OPEN), "strict", ERRNO | errno.EOPNOTSUPP),
+    (8, (3, 0, 0), "udp", NOTIFY),
 )
 
 
@@ -829,6 +829,8 @@ def run_filter(words: tuple[int, ...], nr: int, arch: int, args: tuple[int, ...]
                 accumulator &= k
             case 0x06:
                 return int(k)
+            case 0x05:  # jump always
+                at += k
             case _:
                 at += if_true if tests[code](k) else if_false
 
@@ -836,17 +838,21 @@ def run_filter(words: tuple[int, ...], nr: int, arch: int, args: tuple[int, ...]
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("create", [False, True])
 @pytest.mark.parametrize("io_uring", [False, True])
+@pytest.mark.parametrize("udp", [False, True])
 def test_the_filter_traps_what_a_service_asks_for(
-    strict: bool, create: bool, io_uring: bool
+    udp: bool, strict: bool, create: bool, io_uring: bool
 ) -> None:
     """Each call gets its answer in both ABIs of the machine, and strangers get ENOSYS."""
-    words = engine.filter_words(Features(strict=strict, create=create, io_uring=io_uring))
-    has = {"": True, "strict": strict, "create": create, "no io_uring": not io_uring}
+    words = engine.filter_words(Features(strict=strict, create=create, io_uring=io_uring, udp=udp))
+    has = {"": True, "strict": strict, "create": create, "no io_uring": not io_uring, "udp": udp}
     assert 0 < len(words) <= lib.MFD_ENGINE_FILTER_MAX
     for arch, *numbers in NUMBERS[platform.machine()]:
         for which, args, needs, action in CASES:
             found = run_filter(words, numbers[which - 1], arch, args)
             assert found == (action if has[needs] else ALLOW), (arch, which, args)
+        for which, args in ((5, (3, 0, 1, FAST_OPEN)), (8, (3, 0, FAST_OPEN))):
+            found = run_filter(words, numbers[which - 1], arch, args)
+            assert found == (ERRNO | errno.EOPNOTSUPP if strict else NOTIFY)
     assert run_filter(words, 0, FOREIGN_ARCH, ()) == ERRNO | errno.ENOSYS
     if platform.machine() == "x86_64":
         assert run_filter(words, 0x40000000 | 39, 0xC000003E, ()) == ERRNO | errno.ENOSYS
