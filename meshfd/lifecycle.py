@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from meshfd.service import State, describe_end
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from meshfd.model import Service
     from meshfd.service import ManagedService
 
 SLOW_START_S: Final = 10.0
@@ -130,14 +132,7 @@ class Lifecycle:
                 wishes.again = False
                 managed.set_state(State.STARTING)
                 continue
-            service = managed.service
-            if not must_restart(service.restart, code):
-                self._end(code)
-                return
-            ran_s = trio.current_time() - began_s
-            self._delay_s = restart_delay_s(service.backoff, self._delay_s, ran_s)
-            if not await self._wait_to_restart(self._delay_s):
-                self._rest()
+            if not await self._wait_to_restart(code, trio.current_time() - began_s):
                 return
         wishes.start = True  # with the next agent
 
@@ -210,14 +205,28 @@ class Lifecycle:
         self._end(1)
         return False
 
-    async def _wait_to_restart(self, delay_s: float) -> bool:
-        """Let the delay go by, or a start cut it short; False when it is to stop instead."""
+    async def _wait_to_restart(self, code: int, ran_s: float) -> bool:
+        """Let the delay go by, or a start cut it short; False when it is not to run again.
+
+        Policy and delay are those in force, also when they change while this waits.
+        """
         managed, wishes = self._managed, self._wishes
-        managed.set_state(State.WAITING)
-        log(logging.INFO, "starts again", service=managed.name, in_s=round(delay_s, 3))
-        await self._pulse.until_within(delay_s, lambda: wishes.start or not wishes.running)
-        if not wishes.running:
-            return False
+        ended_s, previous_s = trio.current_time(), self._delay_s
+        while True:
+            service = managed.service
+            if not must_restart(service.restart, code):
+                self._end(code)
+                return False
+            managed.set_state(State.WAITING)
+            self._delay_s = restart_delay_s(service.backoff, previous_s, ran_s)
+            left_s = max(0.0, ended_s + self._delay_s - trio.current_time())
+            log(logging.INFO, "starts again", service=managed.name, in_s=round(left_s, 3))
+            await self._pulse.until_within(left_s, functools.partial(self._must_wake, service))
+            if not wishes.running:
+                self._rest()
+                return False
+            if wishes.start or managed.service is service:
+                break
         wishes.start = False
         managed.n_restarts += 1
         managed.set_state(State.STARTING)
@@ -267,6 +276,9 @@ class Lifecycle:
         """An end that was asked for."""
         self._managed.reason = ""
         self._managed.set_state(State.STOPPED)
+
+    def _must_wake(self, old: Service) -> bool:
+        return self._wishes.start or not self._wishes.running or self._managed.service is not old
 
     def _must_stop(self) -> bool:
         return not self._wishes.running or self._wishes.again

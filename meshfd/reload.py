@@ -209,7 +209,7 @@ def _ports_given_up(plan: Plan) -> frozenset[int]:
 
 async def _update(change: Change, fleet: Fleet) -> None:
     managed = fleet.find(change.new.name)
-    managed.service = change.new
+    managed.renew(change.new)
     if managed.runner is None:  # a new agent is on its way, and takes the new values
         return
     try:

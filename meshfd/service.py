@@ -181,6 +181,11 @@ class ManagedService:
         """Wait until nothing of it runs."""
         await self.around.pulse.until(lambda: self.state in RESTING)
 
+    def renew(self, service: Service) -> None:
+        """Describe it anew; what runs goes on, and what is yet to happen goes by the new values."""
+        self.service = service
+        self.around.pulse.beat()
+
     def set_state(self, state: State) -> None:
         """Move to this state, and tell who waits."""
         if state is not self.state:

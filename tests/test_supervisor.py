@@ -337,6 +337,20 @@ async def test_a_service_waits_longer_each_time_and_can_be_started_at_once(run: 
         assert (await running.service("web"))["state"] == "stopped"
 
 
+async def test_a_wait_goes_by_what_is_in_force(run: Run) -> None:
+    """A backoff that gets shorter ends a wait for a restart, and so does a policy without one."""
+    service = shell("web", "exit 1", restart=Restart.ALWAYS, backoff=Backoff(1000, 1000))
+    async with run(service, sleeper("other")) as running:
+        await running.until_state("web", "waiting")
+        shorter = replace(service, backoff=QUICK)
+        await running.reload(shorter, sleeper("other"))
+        await running.until("web", lambda one: one["restarts"] >= 2)
+        await running.reload(service, sleeper("other"))
+        await running.until_state("web", "waiting")
+        await running.reload(replace(service, restart=Restart.NO), sleeper("other"))
+        assert (await running.until_state("web", "failed"))["reason"] == "ended with status 1"
+
+
 # --- the end -------------------------------------------------------------------------------------
 
 
