@@ -22,7 +22,7 @@ import enum
 import os
 import signal
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
@@ -32,11 +32,21 @@ import trio
 
 from meshfd import engine
 from meshfd.agent_process import check_done, check_listen, check_spawn, split_packet, start_agent
+from meshfd.durations import DURATION_MAX_S
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
 from meshfd.errors import AgentLostError, MeshfdError
 from meshfd.events import Call, Emptied, Event, Exited, Statistics
 from meshfd.features import Features, features_of, refuse_unfinished
-from meshfd.model import Destination, Endpoint, ListeningSocket, Route, Upstream, Verdict
+from meshfd.model import (
+    Destination,
+    Endpoint,
+    ListeningSocket,
+    Redirect,
+    Route,
+    Upstream,
+    Verdict,
+)
+from meshfd.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -73,6 +83,18 @@ class AgentOptions:
     stop_signal: int = signal.SIGTERM
     stop_timeout_s: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Refuse what the agent cannot count.
+
+        Raises:
+            ValueError: a time is negative, not a number, or longer than DURATION_MAX_S.
+
+        """
+        for name in ("ask_timeout_s", "stop_timeout_s"):
+            if not 0 <= getattr(self, name) <= DURATION_MAX_S:
+                text = f"{name} is a number of seconds, 0 to {DURATION_MAX_S} (30 days)"
+                raise ValueError(text)
+
 
 class Agent:
     """A running agent; made by `open_agent`.
@@ -95,6 +117,7 @@ class Agent:
         self._route_counts: Counter[Route] = Counter()
         self._endpoint_counts: Counter[tuple[Upstream, Endpoint]] = Counter()
         self._sessions: set[int] = set()
+        self._turns = Turns()
         self._statistics: SharedStatistics | None = None
         self._failure: MeshfdError = AgentLostError("the agent ended unexpectedly")
         self._program_pidfd: int | None = None
@@ -199,15 +222,22 @@ class Agent:
     async def verdict(self, call: Call, verdict: Verdict) -> None:
         """Decide a call. One that has timed out, or whose program is gone, is passed over.
 
+        Of a redirect's endpoints those whose turn it is are given, at most ENDPOINTS_MAX
+        (`meshfd.turns`).
+
         Raises:
-            ValueError: the verdict is `Ask`, or names too many endpoints, or a unix socket where no
-                route of the program names one (`AgentOptions.features`).
+            ValueError: the verdict is `Ask`, or no endpoint of it has a weight, or one is a unix
+                socket where no route of the program names one (`AgentOptions.features`).
             AgentLostError: the agent is gone.
 
         """
         needed = features_of((Route(Destination(None), verdict),))
         if not self._options.features.cover(needed):
             raise ValueError("a verdict can name a unix socket only if some route does")
+        if isinstance(verdict, Redirect):
+            upstream = verdict.upstream
+            chosen = self._turns.take(upstream, engine.ENDPOINTS_MAX)
+            verdict = Redirect(replace(upstream, endpoints=chosen))
         await self._send(engine.encode_verdict(call, verdict), ())
 
     def statistics(self) -> Statistics:

@@ -160,15 +160,16 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     target of a route may also be ``ask``. ``decide`` is awaited for each connect() whose route is
     `Ask`; where no route says so, for each that no route matches. It answers with a `Pass`, `Deny`
     or `Redirect`; what it raises ends the context with that exception. A call that has no verdict
-    after ``ask_timeout_s`` seconds is refused, or passes with ``ask_open``. Standard files are
-    ours (/dev/null for one that is closed), or the given fds or files.
+    after ``ask_timeout_s`` seconds (at most 30 days) is refused, or passes with ``ask_open``. Of a
+    `Redirect` at most 8 endpoints are tried, by turns, as its balance and their weights say.
+    Standard files are ours (/dev/null for one that is closed), or the given fds or files.
 
     Raises:
         RouteSyntaxError: a route or listening socket is not written as it should be.
         ListenError: a listening socket cannot be opened.
         SpawnError: the program cannot be started.
         NotSupportedError: the kernel lacks something, and the text says what.
-        ValueError: a route says ask, and there is no ``decide``.
+        ValueError: a route says ask, and there is no ``decide``; ``ask_timeout_s`` is out of range.
 
     """
     table = _routes_of(routes)

@@ -49,6 +49,7 @@ PURE_ROWS = (
         "routes",
         "runtime_dir",
         "toml_tables",
+        "turns",
     },
     {"changes", "client", "config_keys", "exec_options", "launch", "redirects", "service"},
     {"config"},

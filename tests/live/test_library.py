@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
+from math import inf, nan
 from pathlib import Path
 from typing import Final
 
@@ -387,6 +388,34 @@ async def test_decide_that_says_nothing() -> None:
             ) as program:
                 await program.wait()
     assert not alive(program.pid)
+
+
+async def test_more_endpoints_than_one_connect_tries(hello: meshfd.Verdict) -> None:
+    """Of many endpoints a verdict tries eight, and each verdict begins with the next one."""
+    refusing = ",".join(f"127.0.0.2:{port}" for port in range(1, 9))
+    assert isinstance(hello, meshfd.Redirect)
+    live = hello.upstream.endpoints[0].address
+    target = meshfd.parse_target(f"{refusing},{live}")
+
+    async def decide(call: meshfd.Call) -> meshfd.Verdict:
+        return target
+
+    with open_talk() as talk:
+        async with meshfd.spawn(
+            TALK, decide=decide, stdin=talk.stdin_fd, stdout=talk.stdout_fd
+        ) as program:
+            for said in ("ECONNREFUSED", "hello"):
+                talk.tell(f"{FIRST} 80")
+                assert await talk.line() == f"{FIRST} {said}"
+            await program.signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("seconds", [inf, nan, 1e9, -1])
+async def test_a_timeout_that_cannot_be_counted(seconds: float) -> None:
+    """A time that agents cannot count is refused with the most that they can."""
+    with pytest.raises(ValueError, match="ask_timeout_s is a number of seconds, 0 to 2592000"):
+        async with meshfd.spawn(SLEEP, ask_timeout_s=seconds):
+            pytest.fail("it ran")
 
 
 async def test_ask_without_decide() -> None:
