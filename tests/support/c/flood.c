@@ -176,10 +176,11 @@ static void start_thread(void *(*run)(void *argument), uintptr_t number)
 
 static void misbehave(const struct mode *mode, unsigned n)
 {
-    struct rlimit few = {.rlim_cur = 64, .rlim_max = 64};
+    struct rlimit fds;
 
-    if (mode->run == exhaust)
-        sure("setrlimit", setrlimit(RLIMIT_NOFILE, &few));
+    sure("getrlimit", getrlimit(RLIMIT_NOFILE, &fds));
+    fds.rlim_cur = mode->run == exhaust ? 64 : fds.rlim_max;
+    sure("setrlimit", setrlimit(RLIMIT_NOFILE, &fds));
     moving = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mode->beside != NULL)
         start_thread(mode->beside, 0);
