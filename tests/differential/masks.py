@@ -12,11 +12,6 @@ from dataclasses import dataclass
 
 EVENT_OF_CLOSED = re.compile(r" \d+:\S+ gone")
 LOOK = re.compile(r"^(\d+ look \d): (\d+)((?: .*)?)$")
-TIMED_OUT = re.compile(r"( timed out) (?:EALREADY|EINPROGRESS)$")
-
-
-def _without_timeouts_errno(line: str) -> str:
-    return TIMED_OUT.sub(r"\1 ...", line)
 
 
 def _without_events_of_closed(line: str) -> str:
@@ -37,10 +32,6 @@ class Mask:
 
 
 MASKS: tuple[Mask, ...] = (
-    Mask(
-        "Limits, Connections: a blocking connect() that SO_SNDTIMEO ends says EALREADY",
-        _without_timeouts_errno,
-    ),
     Mask(
         "Theory, Leases: for up to 100 ms the agent holds a duplicate of a new socket, and as long "
         "as anybody holds a file that the program has closed, epoll reports it",

@@ -68,9 +68,3 @@ def test_transcripts_come_back_by_seed() -> None:
 def test_masks(line: str, options: tuple[str, ...], expected: str) -> None:
     """A mask changes the lines that it is about, in the modes that it is about, and no others."""
     assert masked([line], options) == [expected]
-
-
-def test_the_errno_of_a_timeout_is_masked_to_the_same() -> None:
-    """EALREADY and EINPROGRESS of a connect() that SO_SNDTIMEO ended are taken for the same."""
-    one, other = (f"3 connect 0 hole4: timed out {name}" for name in ("EALREADY", "EINPROGRESS"))
-    assert masked([one]) == masked([other]) != [one]
