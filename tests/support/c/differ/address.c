@@ -162,12 +162,22 @@ static int port_of(const struct sockaddr_storage *storage)
     return ntohs(((const struct sockaddr_in *)storage)->sin_port);
 }
 
-/* Whose port is it? One that the kernel chose has no name but its socket's; a socket's own is "*", since
- * the kernel may give the same to two that are connected elsewhere. */
-static void tell_port(int port, bool local)
+static int port_at(int fd, bool peer)
 {
     struct sockaddr_storage name;
+    socklen_t length = sizeof(name);
+    int result = peer ? getpeername(fd, (struct sockaddr *)&name, &length)
+                      : getsockname(fd, (struct sockaddr *)&name, &length);
 
+    if (result < 0 || (name.ss_family != AF_INET && name.ss_family != AF_INET6))
+        return -1;
+    return port_of(&name);
+}
+
+/* Whose port is it? One that the kernel chose has no name but its socket's. The kernel may give the same to
+ * two sockets that are connected elsewhere, so only a peer of `fd` is named; a socket's own (fd -1) is "*". */
+static void tell_port(int port, int fd)
+{
     if (port == 0) {
         tell("0");
         return;
@@ -177,21 +187,23 @@ static void tell_port(int port, bool local)
             tell("%s", places[i].name);
             return;
         }
-    for (int i = 0; i < N_SLOTS && !local; i++) {
-        socklen_t length = sizeof(name);
+    for (int i = 0; i < N_SLOTS && fd >= 0; i++) {
+        int peer;
 
-        if (slots[i] >= 0 && getsockname(slots[i], (struct sockaddr *)&name, &length) == 0 &&
-            (name.ss_family == AF_INET || name.ss_family == AF_INET6) && port_of(&name) == port) {
-            tell("slot%d", i);
-            return;
-        }
+        if (slots[i] < 0 || port_at(slots[i], false) != port)
+            continue;
+        peer = port_at(slots[i], true);
+        if (peer >= 0 && peer != port_at(fd, false))
+            continue;
+        tell("slot%d", i);
+        return;
     }
     tell("*");
 }
 
 /* say_address - with its length, when it is not its family's
- * @local: it is the socket's own */
-void say_address(const struct sockaddr_storage *storage, socklen_t length, bool local)
+ * @fd: whose peer it is; -1: it is the socket's own */
+void say_address(const struct sockaddr_storage *storage, socklen_t length, int fd)
 {
     const struct sockaddr_in *in = (const struct sockaddr_in *)storage;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)storage;
@@ -200,11 +212,11 @@ void say_address(const struct sockaddr_storage *storage, socklen_t length, bool 
     if (length >= sizeof(*in) && storage->ss_family == AF_INET) {
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
         tell("%s:", host);
-        tell_port(port_of(storage), local);
+        tell_port(port_of(storage), fd);
     } else if (length >= sizeof(*in6) && storage->ss_family == AF_INET6) {
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
         tell("[%s]:", host);
-        tell_port(port_of(storage), local);
+        tell_port(port_of(storage), fd);
         if (in6->sin6_scope_id != 0 || in6->sin6_flowinfo != 0)
             tell(" scope %u flow %u", in6->sin6_scope_id, ntohl(in6->sin6_flowinfo));
     } else {

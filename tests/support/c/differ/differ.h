@@ -58,7 +58,7 @@ extern int n_places;
 void place_add(const char *text);
 bool target_parse(const char *word, bool real, struct target *ret);
 bool bind_address_parse(const char *word, struct target *ret);
-void say_address(const struct sockaddr_storage *storage, socklen_t length, bool local);
+void say_address(const struct sockaddr_storage *storage, socklen_t length, int fd);
 
 /* --- main.c: the line that is being written, and what an operation works on ------------------------------ */
 

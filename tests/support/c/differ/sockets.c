@@ -106,7 +106,7 @@ static void do_accept(char **words, int n_words)
     if (fd < 0)
         return;
     tell(" from ");
-    say_address(&peer, length, false);
+    say_address(&peer, length, fd);
     slot_put(words[2], fd);
 }
 
@@ -250,7 +250,7 @@ static void name_with_length(int fd, bool peer, const char *word)
         return;
     tell(" length %u ", length);
     if (written >= length && length >= sizeof(struct sockaddr_in))
-        say_address(&got.storage, length, !peer);
+        say_address(&got.storage, length, peer ? fd : -1);
     else
         tell("%s", written <= length ? "short" : "too much");
 }
@@ -273,7 +273,7 @@ void say_name(int fd, bool peer)
     if (result < 0)
         tell("%s", error_name(errno));
     else
-        say_address(&storage, length, !peer);
+        say_address(&storage, length, peer ? fd : -1);
 }
 
 const struct operation socket_operations[] = {

@@ -83,7 +83,7 @@ static void do_recv(char **words, int n_words)
     tell_data(n, data);
     if (n >= 0 && length > 0) {
         tell(" from ");
-        say_address(&from, length, false);
+        say_address(&from, length, slot_fd(words[1]));
     }
 }
 
