@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-EVENT_OF_CLOSED = re.compile(r" \d+:\S+ gone")
+# 100 is a nested epoll instance, which is ready for such an event too.
+EVENT_OF_CLOSED = re.compile(r" (?:\d:\S+ gone|100:\S+)")
 LOOK = re.compile(r"^(\d+ look \d): (\d+)((?: .*)?)$")
 
 

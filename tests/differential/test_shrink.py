@@ -62,6 +62,7 @@ def test_transcripts_come_back_by_seed() -> None:
         ("3 look 0: 2 1:in 2:out+hup gone", (), "3 look 0: 2 1:in 2:out+hup gone"),
         ("3 look 0: 2 1:in 2:out+hup gone", ("--track", "create"), "3 look 0: 1 1:in"),
         ("3 look 0: 0", ("--track", "create"), "3 look 0: 0"),
+        ("3 look 0: 2 1:in 100:in", ("--track", "create"), "3 look 0: 1 1:in"),
         ("3 connect 0 hole4: EALREADY", (), "3 connect 0 hole4: EALREADY"),
     ],
 )

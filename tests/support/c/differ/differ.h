@@ -91,7 +91,6 @@ struct note { /* what is known of an open file, by its cookie; shared with forke
 void notes_reset(void);
 struct note *note_of(int fd);
 uint64_t cookie_of(int fd);
-uint64_t *registered(int epoll, int slot);
 struct tcp_view tcp_view_of(int fd);
 const char *tcp_state_name(int state);
 void settle(void);

@@ -6,7 +6,7 @@
  *   poll SLOT                 all events      select SLOT
  *
  * An epoll instance is made when it is first named. An event is "gone" when it is about a file that its
- * slot no longer holds (of the nested instance: may be); the kernel reports such a one as long as anybody holds the file. */
+ * slot no longer holds; the kernel reports such a one as long as anybody holds the file. */
 #include "differ.h"
 
 #include <errno.h>
@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #define EVENTS_MAX 32
-#define NESTED 100 /* the data of the nested instance; its slots have their numbers */
+#define SLOT_BITS 8
+#define SLOT_MASK 0xffull
+#define NESTED 100 /* in place of a slot: the nested instance */
 
 struct event_name {
     uint32_t bit;
@@ -69,57 +71,50 @@ static int epoll_of(const char *word)
     return *epoll;
 }
 
+/* An event's data is the slot, and above it the cookie of the file that was registered. */
+static uint64_t data_of(const char *slot)
+{
+    return (cookie_of(slot_fd(slot)) << SLOT_BITS) | (uint64_t)slot_index(slot);
+}
+
 static void do_control(char **words, int n_words)
 {
-    struct epoll_event event = {.data.u32 = (uint32_t)slot_index(words[2])};
-    int result;
+    struct epoll_event event = {.data.u64 = data_of(words[2])};
     int how = words[0][0] == 'a'   ? EPOLL_CTL_ADD
               : words[0][0] == 'm' ? EPOLL_CTL_MOD
                                    : EPOLL_CTL_DEL;
 
     if (n_words > 3)
         event.events = events_of(words[3]);
-    result = epoll_ctl(epoll_of(words[1]), how, slot_fd(words[2]), &event);
-    tell_result(result);
-    if (result == 0 && how == EPOLL_CTL_ADD)
-        *registered(epoll_index(words[1]), slot_index(words[2])) = cookie_of(slot_fd(words[2]));
+    tell_result(epoll_ctl(epoll_of(words[1]), how, slot_fd(words[2]), &event));
 }
 
 static void do_nest(char **words, int n_words)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = NESTED};
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = NESTED};
 
     (void)words;
     (void)n_words;
     tell_result(epoll_ctl(epoll_of("0"), EPOLL_CTL_ADD, epoll_of("1"), &event));
 }
 
-static int by_data(const void *left, const void *right)
+static int by_slot(const void *left, const void *right)
 {
     const struct epoll_event *one = left;
     const struct epoll_event *other = right;
+    uint64_t slot = one->data.u64 & SLOT_MASK;
+    uint64_t other_slot = other->data.u64 & SLOT_MASK;
 
-    if (one->data.u32 != other->data.u32)
-        return one->data.u32 < other->data.u32 ? -1 : 1;
+    if (slot != other_slot)
+        return slot < other_slot ? -1 : 1;
     return one->events < other->events ? -1 : one->events > other->events;
 }
 
-static bool is_gone(int epoll, uint32_t slot)
+static bool is_gone(int slot, uint64_t data)
 {
     uint64_t cookie = slots[slot] < 0 ? 0 : cookie_of(slots[slot]);
 
-    return *registered(epoll, (int)slot) != cookie;
-}
-
-/* Of the nested instance: is anything that it could report? */
-static bool may_be_gone(int epoll, uint32_t data)
-{
-    if (data != NESTED)
-        return is_gone(epoll, data);
-    for (uint32_t slot = 0; slot < N_SLOTS; slot++)
-        if (*registered(1, (int)slot) != 0 && is_gone(1, slot))
-            return true;
-    return false;
+    return (cookie << SLOT_BITS) != (data & ~SLOT_MASK);
 }
 
 static void do_look(char **words, int n_words)
@@ -130,11 +125,13 @@ static void do_look(char **words, int n_words)
     (void)n_words;
     tell_result(n);
     if (n > 0)
-        qsort(events, (size_t)n, sizeof(events[0]), by_data);
+        qsort(events, (size_t)n, sizeof(events[0]), by_slot);
     for (int i = 0; i < n; i++) {
-        tell(" %u:", events[i].data.u32);
+        int slot = (int)(events[i].data.u64 & SLOT_MASK);
+
+        tell(" %d:", slot);
         tell_events(events[i].events);
-        if (may_be_gone(epoll_index(words[1]), events[i].data.u32))
+        if (slot != NESTED && is_gone(slot, events[i].data.u64))
             tell(" gone");
     }
 }

@@ -38,26 +38,17 @@ enum { /* include/net/tcp_states.h */
     CLOSING,
 };
 
-static struct {
-    struct note notes[N_NOTES];
-    uint64_t registered[N_EPOLLS][N_SLOTS];
-} *shared;
+static struct note *notes;
 
 /* notes_reset - forget; before the first sequence also: make room, shared with all children */
 void notes_reset(void)
 {
-    if (shared == NULL) {
-        shared =
-            mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        must("mmap", shared == MAP_FAILED ? -1 : 0);
+    if (notes == NULL) {
+        notes = mmap(NULL, N_NOTES * sizeof(*notes), PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        must("mmap", notes == MAP_FAILED ? -1 : 0);
     }
-    memset(shared, 0, sizeof(*shared));
-}
-
-/* registered - the cookie of the file that was last added to that epoll instance as that slot's */
-uint64_t *registered(int epoll, int slot)
-{
-    return &shared->registered[epoll][slot];
+    memset(notes, 0, N_NOTES * sizeof(*notes));
 }
 
 /* cookie_of - 0: no socket */
@@ -75,7 +66,7 @@ struct note *note_of(int fd)
     uint64_t cookie = cookie_of(fd);
 
     for (int i = 0; i < N_NOTES && cookie != 0; i++) {
-        struct note *note = &shared->notes[i];
+        struct note *note = &notes[i];
 
         if (note->cookie == 0)
             note->cookie = cookie;
