@@ -359,8 +359,19 @@ static void the_kernel_takes_it(const struct run *run)
     CHECK_EQ(status, 0);
 }
 
+static bool kernel_has_seccomp(void)
+{
+    uint32_t action = SECCOMP_RET_ALLOW;
+
+    return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
 int main(void)
 {
+    bool is_real = kernel_has_seccomp();
+
+    if (!is_real)
+        check_skip("the kernel's own check of filters");
     for (unsigned combination = 0; combination < 32; combination++) {
         struct mfd_filter_features features = {
             .create = (combination & 1) != 0,
@@ -376,7 +387,8 @@ int main(void)
         calls_of_the_table_get_their_answers(&run, &features);
         other_calls_are_allowed_by_their_number_alone(&run, &features);
         foreign_abis_find_no_call_at_all(&run);
-        the_kernel_takes_it(&run);
+        if (is_real)
+            the_kernel_takes_it(&run);
     }
     return check_result();
 }
