@@ -21,6 +21,9 @@
  *   another address, same port                            no, and reported: the configuration and the
  *                                                         daemon disagree
  *
+ * In a transparent service the families must be the same: accept() then tells addresses as it would of a socket
+ * of the program's own. (A v4-mapped address in the configuration makes an AF_INET6 socket of an IPv4 address.)
+ *
  * Every other bind() is the kernel's: the program binds with its own rights (a low port stays
  * forbidden to whom it is forbidden), the lease having been given up first.
  * Limits: all holders of a listening socket share one open file, so they share its O_NONBLOCK; the
@@ -45,10 +48,11 @@ static void leave_to_kernel(struct mfd_agent *agent, const struct mfd_notificati
     mfd_answer_continue(agent, call);
 }
 
+/* @own_family: only a socket of the program's own family will do */
 static bool means(const struct mfd_listening *listening, const struct mfd_address *asked,
-                  int domain, bool v6only)
+                  int domain, bool v6only, bool own_family)
 {
-    if (domain == AF_INET && listening->domain == AF_INET6)
+    if (domain != listening->domain && (own_family || domain == AF_INET))
         return false;
     if (!mfd_address_is_wildcard(asked) || asked->family == AF_INET)
         return mfd_address_same_ip(asked, &listening->address);
@@ -68,15 +72,18 @@ static bool has_port(const struct mfd_listening_sockets *all, uint16_t port)
 }
 
 /* Return: the index of the socket to hand over, or MFD_ANY; @ret_near: one that has the port. */
-static uint32_t find_meant(const struct mfd_listening_sockets *all, const struct mfd_address *asked,
+static uint32_t find_meant(const struct mfd_agent *agent, const struct mfd_address *asked,
                            int domain, bool v6only, uint32_t *ret_near)
 {
+    const struct mfd_listening_sockets *all = &agent->listening;
+    const bool own_family = (agent->flags & MFD_SETUP_TRANSPARENT) != 0;
+
     for (uint32_t i = 0; i < all->n; i++) {
         const struct mfd_listening *listening = &all->sockets[i];
 
         if (listening->fd < 0 || listening->address.port != asked->port)
             continue;
-        if (means(listening, asked, domain, v6only))
+        if (means(listening, asked, domain, v6only, own_family))
             return i;
         *ret_near = i;
     }
@@ -184,7 +191,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     }
     if (fresh.domain == AF_INET6)
         (void)mfd_socket_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only);
-    index = find_meant(&agent->listening, asked, fresh.domain, v6only != 0, &near);
+    index = find_meant(agent, asked, fresh.domain, v6only != 0, &near);
     if (index == MFD_ANY) {
         agent->stats->mismatched++;
         mfd_control_bound(agent, MFD_MSG_MISMATCH, call->pid, near, asked);

@@ -90,6 +90,19 @@ def test_io_uring_allowed(meshfd: Meshfd, program: Programs, processes: Processe
     assert all(line.endswith(": ENOSYS") for line in done.lines[1:]), done.lines
 
 
+def test_ring(meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter) -> None:
+    """A program of liburing's falls back and is redirected; allowed, what it does goes unseen."""
+    meshfd.need()
+    path = program("ring", "uring")
+    way = meshfd.way(greeter.listening)
+    fallen_back = processes.run(meshfd.exec(path, *way.words, options=way.options))
+    assert fallen_back.lines == ["ring: ENOSYS", *GREETED]
+    unseen = processes.run(
+        meshfd.exec(path, *way.words, options=(*way.options, "--io-uring", "allow"))
+    )
+    assert unseen.lines == ["ring: 0", "connect: ECONNREFUSED"]
+
+
 def test_i386_io_uring(meshfd: Meshfd, program: Programs, processes: Processes) -> None:
     """So it is for i386 programs."""
     meshfd.need()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -122,6 +123,44 @@ def test_addresses(
     assert "bind: 0" in lines
 
 
+# Binds, says what became of it, and the family in which accept() tells its client.
+ACCEPT = """
+import socket, sys
+one = socket.socket(socket.AF_INET6)
+one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+try:
+    one.bind((sys.argv[1], int(sys.argv[2])))
+except OSError as error:
+    print(error.errno)
+else:
+    one.listen()
+    print(one.accept()[1][0], one.getsockname()[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "bind", "said"),
+    [
+        ("0.0.0.0", "::", str(errno.EADDRINUSE)),
+        ("127.0.0.1", "::ffff:127.0.0.1", str(errno.EADDRINUSE)),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", "::ffff:127.0.0.1 ::ffff:127.0.0.1"),
+        ("::", "::", "::ffff:127.0.0.1 ::"),
+    ],
+)
+def test_transparent(
+    listen: str, bind: str, said: str, meshfd: Meshfd, processes: Processes
+) -> None:
+    """A transparent service is handed sockets of its own family only: accept() tells that."""
+    meshfd.need()
+    port = free_port(socket.AF_INET6 if listen == "::" else socket.AF_INET)
+    command = (sys.executable, "-c", ACCEPT, bind, str(port))
+    options = ("--transparent", "--listen", written(listen, port))
+    running = processes.start(meshfd.exec(*command, options=options))
+    with caller("127.0.0.1", port):
+        assert running.line() == said
+    running.finish()
+
+
 @pytest.mark.parametrize(
     ("listen", "bind"), [("::", "0.0.0.0"), ("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "127.0.0.2")]
 )
@@ -173,13 +212,13 @@ def test_unspecified_family(meshfd: Meshfd, processes: Processes) -> None:
     with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as connection:
         assert read_all(connection) == b"hello\n"
     assert running.finish().code == 0
-    for how, address, errno in (("", 1, "EAFNOSUPPORT"), ("six", 0, "EINVAL")):
+    for how, address, name in (("", 1, "EAFNOSUPPORT"), ("six", 0, "EINVAL")):
         said = [
             processes.run(command).out
             for base in [(*words, how, "0", str(address), str(port))]
             for command in (base, meshfd.exec(*base, options=options))
         ]
-        assert said == [f"bind: {errno}\n"] * 2
+        assert said == [f"bind: {name}\n"] * 2
 
 
 def test_unreadable(meshfd: Meshfd, processes: Processes) -> None:

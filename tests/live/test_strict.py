@@ -9,10 +9,12 @@ import pytest
 from tests.support.command import Meshfd, address_of
 from tests.support.processes import Processes
 from tests.support.programs import Programs
-from tests.support.servers import listening_socket, port_of
+from tests.support.servers import Echoer, listening_socket, port_of
 
-N_TRIES = {"address": 100_000, "file": 20_000}
+N_TRIES = {"address": 500_000, "file": 20_000}  # of each kind of tracking
 N_TRIES_QUICK = {"address": 10_000, "file": 5_000}
+N_DATAGRAMS = 200_000
+N_DATAGRAMS_QUICK = 10_000
 
 # What can be seen when both threads had their turns.
 SEEN = {
@@ -54,3 +56,21 @@ def test_denied_is_not_reached(
         assert done.code == 0, done.err
         assert not accepts_somebody(denied)
     assert done.lines == SEEN[mode]
+
+
+def test_denied_datagrams_do_not_arrive(
+    meshfd: Meshfd, program: Programs, processes: Processes, quick: bool
+) -> None:
+    """A denied server gets no datagram while a thread rewrites the address."""
+    meshfd.need()
+    n_tries = N_DATAGRAMS_QUICK if quick else N_DATAGRAMS
+    with Echoer("allowed") as allowed, Echoer("denied") as denied:
+        ports = str(port_of(allowed.socket)), str(port_of(denied.socket))
+        options = ("--strict", "--deny", f"udp:{address_of(denied.socket)}")
+        done = processes.run(
+            meshfd.exec(program("rewriting"), "datagram", str(n_tries), *ports, options=options)
+        )
+        assert done.code == 0, done.err
+        assert denied.n_heard == 0
+        assert allowed.n_heard > 0
+    assert done.lines == ["connected: some", "refused: some"]

@@ -13,7 +13,13 @@ from tests.support.need import require, require_tool
 
 SOURCES = Path(__file__).parent / "c"
 FLAGS = ("-O2", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-pthread")
-VARIANTS = {"": (), "static": ("-static",), "i386": ("-m32",), "musl": ("-static",)}
+VARIANTS = {
+    "": (),
+    "static": ("-static",),
+    "i386": ("-m32",),
+    "musl": ("-static",),
+    "uring": ("-Wl,--no-as-needed", "-luring"),
+}
 COMPILERS = {"musl": "musl-gcc"}
 
 

@@ -2,6 +2,7 @@
  *
  * ALLOWED and DENIED are ports of 127.0.0.1.
  * address: the port in the address is now the allowed one, now the denied one
+ * datagram: likewise, and what is sent there is a datagram
  * file: the fd is now a unix socket, now a TCP socket; the address is the denied one
  * Connections are cut (SO_LINGER 0), so that no TIME_WAIT fills the port range. */
 #include <pthread.h>
@@ -44,6 +45,11 @@ static int dial_new(void)
     return error;
 }
 
+static int send_datagram(void)
+{
+    return sendto(target_fd, "x", 1, 0, sockaddr_of(&address), address.length) < 0 ? errno : 0;
+}
+
 static int dial_replaced(void)
 {
     return dial(target_fd, &address) < 0 ? errno : 0;
@@ -51,7 +57,9 @@ static int dial_replaced(void)
 
 int main(int argc, char **argv)
 {
-    int by_address = strcmp(argv[1], "address") == 0;
+    int (*attempt)(void) = strcmp(argv[1], "address") == 0    ? dial_new
+                           : strcmp(argv[1], "datagram") == 0 ? send_datagram
+                                                              : dial_replaced;
     int n_connected = 0, n_refused = 0;
     pthread_t thread;
 
@@ -61,11 +69,14 @@ int main(int argc, char **argv)
     ports[1] = htons((uint16_t)atoi(argv[4]));
     files[0] = sure("socket", socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     files[1] = tcp_socket(&address, SOCK_CLOEXEC);
+    if (attempt == send_datagram)
+        files[0] = sure("socket", socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     target_fd = sure("dup", fcntl(files[0], F_DUPFD_CLOEXEC, 0));
     sure("pthread_create",
-         -pthread_create(&thread, NULL, by_address ? rewrite_address : replace_file, NULL));
+         -pthread_create(&thread, NULL, attempt == dial_replaced ? replace_file : rewrite_address,
+                         NULL));
     for (int i = 0; i < atoi(argv[2]); i++) {
-        int error = by_address ? dial_new() : dial_replaced();
+        int error = attempt();
 
         n_connected += error == 0;
         n_refused += error == ECONNREFUSED;
