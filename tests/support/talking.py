@@ -100,7 +100,7 @@ def alive(pid: int) -> bool:
     """Whether a process runs: neither gone nor a zombie."""
     try:
         return state_of(pid) not in {"Z", "X"}
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return False
 
 
