@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.builds import Builds
-from tests.support.command import Meshfd, Way
+from tests.support.command import KINDS, Meshfd, Way
 from tests.support.need import require_tool
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -60,7 +60,7 @@ def without_proxies() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
 
 
-@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "connect")], ids=str)
+@pytest.mark.parametrize("extra", KINDS, ids=str)
 @pytest.mark.parametrize("name", CLIENTS)
 def test_client(
     name: str,
@@ -77,11 +77,13 @@ def test_client(
     assert (done.code, done.out) == (0, "served /\n"), done.err
 
 
+@pytest.mark.parametrize("track", ["connect", "create"])
 @pytest.mark.parametrize("variant", ["", "static", "i386"])
 @pytest.mark.parametrize("mode", ["level", "edge", "select", "poll"])
 def test_event_loop(
     mode: str,
     variant: str,
+    track: str,
     meshfd: Meshfd,
     program: Programs,
     processes: Processes,
@@ -90,6 +92,11 @@ def test_event_loop(
     """A socket that sits in an epoll instance before it is connected keeps its registration."""
     way = meshfd.way(http_server.listening)
     done = processes.run(
-        meshfd.exec(program("event_loop", variant), mode, *way.words, options=way.options)
+        meshfd.exec(
+            program("event_loop", variant),
+            mode,
+            *way.words,
+            options=(*way.options, "--track", track),
+        )
     )
     assert done.lines == ["SO_ERROR: 0", "status: HTTP/1.0 200 OK", "body: served /"], done.err
