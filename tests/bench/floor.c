@@ -1,9 +1,13 @@
-/* floor.c - the least that intercepting socket() and connect() can cost
+/* floor.c - the least that intercepting calls can cost
  *
- * Usage: floor PROGRAM [ARGUMENT]...
+ * Usage: floor KIND PROGRAM [ARGUMENT]...
  *
- * Theory of operation: runs the program under a seccomp filter that notifies for the calls for which
- * meshfd's own does (socket() of TCP over IPv4 and IPv6, connect() to internet addresses), receives
+ *   KIND      the filter                                          compares with
+ *   allow     one instruction that lets everything through        what no filter can be cheaper than
+ *   connect   notifies for connect() to internet addresses        meshfd
+ *   create    the same, and for socket() of TCP, IPv4 and IPv6    meshfd with track = "create"
+ *
+ * Theory of operation: runs the program under the filter. With `allow` that is all. Else it receives
  * each notification in a blocking ioctl and answers CONTINUE, having looked at nothing. Whatever an
  * interceptor does for its living comes on top of this. It uses what the kernel offers to make the
  * round trip fast and safe, as meshfd does: SYNC_WAKE_UP and WAIT_KILLABLE_RECV.
@@ -18,6 +22,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +61,24 @@
 #define WHEN(test, value, yes, no) BPF_JUMP(BPF_JMP | BPF_K | (test), value, yes, no)
 #define ANSWER(action) BPF_STMT(BPF_RET | BPF_K, action)
 
-static int install_filter(void)
+#define SOCKET_TEST 4 /* its index in the filter below */
+
+static int forgo_privileges(void)
+{
+    return geteuid() == 0 ? 0 : prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+static int install_allowing(void)
+{
+    struct sock_filter program[] = {ANSWER(SECCOMP_RET_ALLOW)};
+    struct sock_fprog filter = {.len = 1, .filter = program};
+
+    if (forgo_privileges() < 0)
+        return -1;
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
+}
+
+static int install_notifying(bool create)
 {
     struct sock_filter program[] = {
         LOAD(offsetof(struct seccomp_data, arch)),
@@ -68,7 +90,7 @@ static int install_filter(void)
         LOAD(ARGUMENT(2)), /* connect: the address's length */
         WHEN(BPF_JGT, SOCKADDR_MAX, 2, 0),
         WHEN(BPF_JGE, sizeof(struct sockaddr_in), 0, 1),
-        WHEN(BPF_JEQ, sizeof(struct sockaddr_un), 0, 10),
+        WHEN(BPF_JEQ, sizeof(struct sockaddr_un), 0, 11),
         ANSWER(SECCOMP_RET_ALLOW),
         LOAD(ARGUMENT(0)), /* socket: domain, type, protocol */
         WHEN(BPF_JEQ, AF_INET, 1, 0),
@@ -84,7 +106,9 @@ static int install_filter(void)
     };
     struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
 
-    if (geteuid() != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+    if (!create) /* whatever the test says, on to the next */
+        program[SOCKET_TEST].jt = 0;
+    if (forgo_privileges() < 0)
         return -1;
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
                         SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
@@ -129,18 +153,23 @@ static int receive_fd(int channel)
     return fd;
 }
 
-_Noreturn static void run_program(int channel, char **argv)
+_Noreturn static void become(char **argv)
 {
-    int listener = install_filter();
+    (void)execvp(argv[0], argv);
+    perror(argv[0]);
+    _exit(FAILED);
+}
+
+_Noreturn static void run_program(int channel, bool create, char **argv)
+{
+    int listener = install_notifying(create);
 
     if (listener < 0 || send_fd(channel, listener) < 0) {
         perror("floor: seccomp");
         _exit(FAILED);
     }
     (void)close(listener);
-    (void)execvp(argv[0], argv);
-    perror(argv[0]);
-    _exit(FAILED);
+    become(argv);
 }
 
 static int exit_status(int status)
@@ -184,10 +213,19 @@ int main(int argc, char **argv)
     int listener;
     pid_t program;
 
-    if (argc < 2) {
-        fputs("usage: floor PROGRAM [ARGUMENT]...\n", stderr);
+    bool create;
+
+    if (argc < 3) {
+        fputs("usage: floor allow|connect|create PROGRAM [ARGUMENT]...\n", stderr);
         return FAILED;
     }
+    if (strcmp(argv[1], "allow") == 0) {
+        if (install_allowing() == 0)
+            become(argv + 2);
+        perror("floor: seccomp");
+        return FAILED;
+    }
+    create = strcmp(argv[1], "create") == 0;
     if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) < 0) {
         perror("floor");
@@ -195,7 +233,7 @@ int main(int argc, char **argv)
     }
     program = fork();
     if (program == 0)
-        run_program(channel[1], argv + 1);
+        run_program(channel[1], create, argv + 2);
     (void)close(channel[1]);
     call = calloc(1, sizes.seccomp_notif);
     answer = calloc(1, sizes.seccomp_notif_resp);

@@ -6,21 +6,22 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from typing import Any
 
 from tests.bench.metrics import METRICS, Metric, Sample, Summary
+from tests.bench.rounds import RATIOS
 
 Rounds = Sequence[Mapping[str, Sample]]
 
 
 def slowdowns(rounds: Rounds, modes: Sequence[str], metric: Metric) -> dict[str, Summary]:
-    """Each later mode over each earlier one, taken round by round; keys are like "meshfd/bare"."""
+    """The modes' `RATIOS`, taken round by round; keys are like "meshfd/bare"."""
     return {
-        f"{later}/{earlier}": Summary.of(
-            [metric.slowdown(samples[later], samples[earlier]) for samples in rounds]
+        f"{of}/{over}": Summary.of(
+            [metric.slowdown(samples[of], samples[over]) for samples in rounds]
         )
-        for earlier, later in combinations(modes, 2)
+        for of, over in RATIOS
+        if of in modes and over in modes
     }
 
 
@@ -31,7 +32,7 @@ def values(rounds: Rounds, mode: str, metric: Metric) -> Summary:
 
 def table(rounds: Rounds, modes: Sequence[str]) -> str:
     """Lines of text: one row a metric, absolute figures first, then slowdowns."""
-    pairs = [f"{later}/{earlier}" for earlier, later in combinations(modes, 2)]
+    pairs = [f"{of}/{over}" for of, over in RATIOS if of in modes and over in modes]
     rows = [["", *(f"{mode}" for mode in modes), *pairs]]
     for metric in METRICS:
         ratios = slowdowns(rounds, modes, metric)

@@ -1,10 +1,18 @@
 """Run the measuring program in every mode, round after round.
 
-Theory of operation: a mode is a way to start probe.c. ``bare`` starts it as it is, ``floor`` under
-a C loop that traps what meshfd traps and answers CONTINUE, ``meshfd`` under ``meshfd exec`` with a
-route from a virtual address to the server. Each round runs every mode once, in an order that
-rotates, so that a slow stretch of the machine falls on all modes and no mode always goes first. One
-server serves them all. The C programs are compiled into a temporary directory.
+Theory of operation: a mode is a way to start probe.c.
+
+    bare            as it is
+    filter          under the smallest seccomp filter there is, which lets everything through
+    floor           under a C loop that traps connect(), as meshfd does, and answers CONTINUE
+    floor-create    the same, and socket(), as meshfd does with --track create
+    meshfd          under meshfd exec, with a route from a virtual address to the server
+    meshfd-create   the same with --track create
+
+A mode of meshfd's compares with the floor that traps the same calls, and for calls that nobody
+traps with the filter. Each round runs every mode once, in an order that rotates, so that a slow
+stretch of the machine falls on all modes and no mode always goes first. One server serves them all.
+The C programs are compiled into a temporary directory.
 """
 
 from __future__ import annotations
@@ -25,7 +33,19 @@ PROGRAMS = ("floor", "probe", "server")
 CFLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-pthread")
 SERVER_ADDRESS = "127.0.0.1"
 VIRTUAL_ADDRESS = "127.66.0.1"  # nobody serves it, so a connection there proves the redirect
-MODES = ("bare", "floor", "meshfd")
+FLOORS = {"filter": "allow", "floor": "connect", "floor-create": "create"}  # floor.c's words
+TRACKS = {"meshfd": "connect", "meshfd-create": "create"}
+MODES = ("bare", *FLOORS, *TRACKS)
+# What is said of what: the first over the second.
+RATIOS = (
+    ("filter", "bare"),
+    ("floor", "bare"),
+    ("meshfd", "bare"),
+    ("meshfd", "filter"),
+    ("meshfd", "floor"),
+    ("meshfd-create", "bare"),
+    ("meshfd-create", "floor-create"),
+)
 PROBE_TIMEOUT_S = 300
 
 
@@ -98,14 +118,15 @@ def start_of(mode: str, directory: Path, port: int) -> list[str]:
     direct = [probe, SERVER_ADDRESS, str(port)]
     if mode == "bare":
         return direct
-    if mode == "floor":
-        return [str(directory / "floor"), *direct]
+    if mode in FLOORS:
+        return [str(directory / "floor"), FLOORS[mode], *direct]
     script = Path(sys.executable).with_name("meshfd")
     if not script.exists():
         message = f"{script} is missing: install meshfd into this Python's environment first"
         raise BenchError(message)
     route = f"{VIRTUAL_ADDRESS}:{port}={SERVER_ADDRESS}:{port}"
-    return [str(script), "exec", "--route", route, "--", probe, VIRTUAL_ADDRESS, str(port)]
+    options = ["--track", TRACKS[mode], "--route", route]
+    return [str(script), "exec", *options, "--", probe, VIRTUAL_ADDRESS, str(port)]
 
 
 def run_rounds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.bench.metrics import METRICS, Metric, Summary
-from tests.bench.rounds import MODES, QUICK
+from tests.bench.rounds import MODES, QUICK, RATIOS, build
+from tests.support.processes import Processes
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.live
 def test_quick_run_measures_everything_in_every_mode(tmp_path: Path) -> None:
-    """A quick run fills each row of the table for bare, floor and meshfd, and the document too."""
+    """A quick run fills each row of the table for every mode, and the document too."""
     written = tmp_path / "bench.json"
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", "--quick", "--json", str(written)],
@@ -29,12 +31,53 @@ def test_quick_run_measures_everything_in_every_mode(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     heading, *rows, note = done.stdout.splitlines()
-    assert heading.split() == [*MODES, "floor/bare", "meshfd/bare", "meshfd/floor"]
+    assert heading.split() == [*MODES, *(f"{of}/{over}" for of, over in RATIOS)]
     assert [row.split("(")[0].rstrip() for row in rows] == [metric.label for metric in METRICS]
     assert note.startswith(f"{QUICK.rounds} rounds")
     for metric in json.loads(written.read_text())["metrics"].values():
         assert set(metric["values"]) == set(MODES)
         assert all(value["median"] > 0 for value in metric["values"].values())
+
+
+TRIES = """
+import errno, socket
+print("ready", flush=True)
+input()
+try:
+    one = socket.socket()
+    print("socket: 0", flush=True)
+    print("connect:", errno.errorcode[one.connect_ex(("127.0.0.1", 1))], flush=True)
+except OSError as error:
+    print("socket:", errno.errorcode[error.errno], flush=True)
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("connect", ["socket: 0", "connect: ENOSYS"]), ("create", ["socket: ENOSYS"])],
+)
+def test_floors_trap_what_they_are_compared_for(
+    kind: str, said: list[str], tmp_path: Path, processes: Processes
+) -> None:
+    """Once the loop is gone, the calls that it trapped fail with ENOSYS, and no other does."""
+    build(tmp_path)
+    running = processes.start([tmp_path / "floor", kind, sys.executable, "-c", TRIES])
+    assert running.line() == "ready"
+    running.signal(signal.SIGKILL)
+    running.wait()
+    running.tell()
+    assert [running.line() for _ in said] == said
+
+
+@pytest.mark.live
+def test_the_smallest_filter_is_one(tmp_path: Path, processes: Processes) -> None:
+    """Mode `filter` has one filter more than bare, and nobody is asked about any call."""
+    build(tmp_path)
+    words = ["grep", "Seccomp_filters", "/proc/self/status"]
+    bare = processes.run(words).out.split()
+    filtered = processes.run([tmp_path / "floor", "allow", *words]).out.split()
+    assert int(filtered[1]) == int(bare[1]) + 1
 
 
 def test_slowdown_is_above_one_when_worse_for_times_and_for_rates() -> None:
