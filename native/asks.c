@@ -18,6 +18,16 @@ static void free_slot(struct mfd_agent *agent, struct mfd_ask *ask)
     agent->stats->asks = agent->asks.n;
 }
 
+/* It no longer waits when it is answered: whoever has the answer may look. */
+static void resume(struct mfd_agent *agent, struct mfd_ask *ask,
+                   const struct mfd_decision *decision)
+{
+    struct mfd_attempt attempt = ask->attempt;
+
+    free_slot(agent, ask);
+    mfd_connect_resume(agent, &attempt, decision);
+}
+
 /* mfd_asks_default - what happens to a call without a verdict */
 void mfd_asks_default(const struct mfd_agent *agent, struct mfd_decision *ret_decision)
 {
@@ -95,8 +105,7 @@ void mfd_asks_answer(struct mfd_agent *agent, const struct mfd_verdict_msg *verd
     if (ask == NULL)
         return;
     read_verdict(verdict, &decision);
-    mfd_connect_resume(agent, &ask->attempt, &decision);
-    free_slot(agent, ask);
+    resume(agent, ask, &decision);
 }
 
 /* mfd_asks_expire - give the default to the calls that are due */
@@ -113,8 +122,7 @@ void mfd_asks_expire(struct mfd_agent *agent, uint64_t now_ns)
         if (agent->leave == MFD_STAY)
             mfd_control_notice(agent, MFD_NOTICE_ASK_TIMEOUT, ask->attempt.call.pid, 0,
                                &ask->attempt.asked, MFD_ANY);
-        mfd_connect_resume(agent, &ask->attempt, &decision);
-        free_slot(agent, ask);
+        resume(agent, ask, &decision);
     }
 }
 
