@@ -6,6 +6,8 @@
  *   allow     one instruction that lets everything through        what no filter can be cheaper than
  *   connect   notifies for connect() to internet addresses        meshfd
  *   create    the same, and for socket() of TCP, IPv4 and IPv6    meshfd with track = "create"
+ *   told      notifies for connect(), sendto() with an address    meshfd with UDP routes, and transparent
+ *             and getpeername()
  *
  * Theory of operation: runs the program under the filter. With `allow` that is all. Else it receives
  * each notification in a blocking ioctl and answers CONTINUE, having looked at nothing. Whatever an
@@ -78,6 +80,35 @@ static int install_allowing(void)
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
 }
 
+static int install(struct sock_filter *program, size_t n)
+{
+    struct sock_fprog filter = {.len = (unsigned short)n, .filter = program};
+
+    if (forgo_privileges() < 0)
+        return -1;
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                        SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+                        &filter);
+}
+
+static int install_told(void)
+{
+    struct sock_filter program[] = {
+        LOAD(offsetof(struct seccomp_data, arch)),
+        WHEN(BPF_JEQ, NATIVE_ARCH, 0, 6),
+        LOAD(offsetof(struct seccomp_data, nr)),
+        WHEN(BPF_JEQ, SYS_connect, 5, 0),
+        WHEN(BPF_JEQ, SYS_getpeername, 4, 0),
+        WHEN(BPF_JEQ, SYS_sendto, 0, 2),
+        LOAD(ARGUMENT(4)), /* sendto: the address */
+        WHEN(BPF_JEQ, 0, 0, 1),
+        ANSWER(SECCOMP_RET_ALLOW),
+        ANSWER(SECCOMP_RET_USER_NOTIF),
+    };
+
+    return install(program, sizeof(program) / sizeof(program[0]));
+}
+
 static int install_notifying(bool create)
 {
     struct sock_filter program[] = {
@@ -104,15 +135,10 @@ static int install_notifying(bool create)
         ANSWER(SECCOMP_RET_ALLOW),
         ANSWER(SECCOMP_RET_USER_NOTIF),
     };
-    struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
 
     if (!create) /* whatever the test says, on to the next */
         program[SOCKET_TEST].jt = 0;
-    if (forgo_privileges() < 0)
-        return -1;
-    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-                        SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
-                        &filter);
+    return install(program, sizeof(program) / sizeof(program[0]));
 }
 
 union fd_message {
@@ -160,9 +186,10 @@ _Noreturn static void become(char **argv)
     _exit(FAILED);
 }
 
-_Noreturn static void run_program(int channel, bool create, char **argv)
+_Noreturn static void run_program(int channel, const char *kind, char **argv)
 {
-    int listener = install_notifying(create);
+    int listener =
+        strcmp(kind, "told") == 0 ? install_told() : install_notifying(strcmp(kind, "create") == 0);
 
     if (listener < 0 || send_fd(channel, listener) < 0) {
         perror("floor: seccomp");
@@ -213,10 +240,8 @@ int main(int argc, char **argv)
     int listener;
     pid_t program;
 
-    bool create;
-
     if (argc < 3) {
-        fputs("usage: floor allow|connect|create PROGRAM [ARGUMENT]...\n", stderr);
+        fputs("usage: floor allow|connect|create|told PROGRAM [ARGUMENT]...\n", stderr);
         return FAILED;
     }
     if (strcmp(argv[1], "allow") == 0) {
@@ -225,7 +250,6 @@ int main(int argc, char **argv)
         perror("floor: seccomp");
         return FAILED;
     }
-    create = strcmp(argv[1], "create") == 0;
     if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) < 0) {
         perror("floor");
@@ -233,7 +257,7 @@ int main(int argc, char **argv)
     }
     program = fork();
     if (program == 0)
-        run_program(channel[1], create, argv + 2);
+        run_program(channel[1], argv[1], argv + 2);
     (void)close(channel[1]);
     call = calloc(1, sizes.seccomp_notif);
     answer = calloc(1, sizes.seccomp_notif_resp);

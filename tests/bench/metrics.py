@@ -33,6 +33,11 @@ class Metric:
 METRICS = (
     Metric("connect_p50_ns", "socket + connect, p50", "us", 1e3, is_rate=False),
     Metric("connect_p99_ns", "socket + connect, p99", "us", 1e3, is_rate=False),
+    Metric("connect_1000_p50_ns", "the same, with 1,000 fds", "us", 1e3, is_rate=False),
+    Metric("connect_19000_p50_ns", "the same, with 19,000 fds", "us", 1e3, is_rate=False),
+    Metric("fdinfo_scan_ns", "scan of 19,000 fdinfo files", "us", 1e3, is_rate=False),
+    Metric("sendto_p50_ns", "sendto with an address, p50", "us", 1e3, is_rate=False),
+    Metric("getpeername_p50_ns", "getpeername, p50", "us", 1e3, is_rate=False),
     Metric("connects_per_s_1", "connects, 1 thread", "k/s", 1e3, is_rate=True),
     Metric("connects_per_s_8", "connects, 8 threads", "k/s", 1e3, is_rate=True),
     Metric("getppids_per_s", "getppid, not trapped", "k/s", 1e3, is_rate=True),

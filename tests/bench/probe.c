@@ -8,9 +8,13 @@
  * interceptor counts. Connections are closed with a reset (SO_LINGER 0), which leaves no TIME_WAIT, so
  * no run can exhaust the ephemeral ports; for latencies the close is outside what is timed, for rates
  * it is inside, because a program that connects also closes.
+ * Many fds: eventfds that are registered in an epoll instance, as a busy server has them; beside it stands
+ * what reading the fdinfo of each costs, which is how an interceptor that replaces sockets finds the epoll
+ * instances that hold them. Datagrams go to a socket of our own at the server's port, which nobody reads.
  * Limits: THREADS_MAX; any error ends the program, since a failed connection has no time. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -18,6 +22,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -77,7 +84,7 @@ static void reset_connection(int fd)
         fail("close");
 }
 
-static void measure_connect(size_t n)
+static void measure_connect(size_t n, const char *p50_name, const char *p99_name)
 {
     uint64_t *times = calloc(n, sizeof(*times));
 
@@ -93,8 +100,9 @@ static void measure_connect(size_t n)
         reset_connection(fd);
     }
     qsort(times, n, sizeof(*times), by_value);
-    printf("\"connect_p50_ns\": %llu, \"connect_p99_ns\": %llu, ",
-           (unsigned long long)quantile(times, n, 50), (unsigned long long)quantile(times, n, 99));
+    printf("\"%s\": %llu, ", p50_name, (unsigned long long)quantile(times, n, 50));
+    if (p99_name != NULL)
+        printf("\"%s\": %llu, ", p99_name, (unsigned long long)quantile(times, n, 99));
     free(times);
 }
 
@@ -131,6 +139,99 @@ static void measure_rate(size_t n, unsigned n_threads)
     printf("\"connects_per_s_%u\": %.1f, ", n_threads,
            (double)(work.n * n_threads) * (double)NS_PER_S / (double)(now_ns() - begin));
     (void)pthread_barrier_destroy(&start);
+}
+
+/* Return: the epoll instance that they are registered in. */
+static int open_many(size_t n, int *ret_fds)
+{
+    struct rlimit limit;
+    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        fail("getrlimit");
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || epoll_fd < 0)
+        fail("setrlimit");
+    for (size_t i = 0; i < n; i++) {
+        struct epoll_event event = {.events = EPOLLIN};
+
+        ret_fds[i] = eventfd(0, EFD_CLOEXEC);
+        if (ret_fds[i] < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ret_fds[i], &event) < 0)
+            fail("eventfd");
+    }
+    return epoll_fd;
+}
+
+static void scan_fdinfo(const int *fds, size_t n)
+{
+    uint64_t begin = now_ns();
+
+    for (size_t i = 0; i < n; i++) {
+        char path[48];
+        char text[1024];
+        int fd;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fds[i]);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || read(fd, text, sizeof(text)) < 0 || close(fd) < 0)
+            fail(path);
+    }
+    printf("\"fdinfo_scan_ns\": %llu, ", (unsigned long long)(now_ns() - begin));
+}
+
+static void measure_many_fds(size_t n_connects, size_t n_fds, const char *name, int scan)
+{
+    int *fds = calloc(n_fds, sizeof(*fds));
+    int epoll_fd;
+
+    if (fds == NULL)
+        fail("calloc");
+    epoll_fd = open_many(n_fds, fds);
+    measure_connect(n_connects, name, NULL);
+    if (scan)
+        scan_fdinfo(fds, n_fds);
+    for (size_t i = 0; i < n_fds; i++)
+        (void)close(fds[i]);
+    (void)close(epoll_fd);
+    free(fds);
+}
+
+static void measure_calls(size_t n)
+{
+    const struct sockaddr_in here = {
+        .sin_family = AF_INET, .sin_port = server.sin_port, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    uint64_t *times = calloc(n, sizeof(*times));
+    int receiver = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int sender = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int connection = open_connection();
+
+    if (times == NULL || receiver < 0 || sender < 0 ||
+        bind(receiver, (const struct sockaddr *)&here, sizeof(here)) < 0)
+        fail("bind");
+    for (size_t i = 0; i < n; i++) {
+        uint64_t begin = now_ns();
+
+        if (sendto(sender, "x", 1, 0, (const struct sockaddr *)&server, sizeof(server)) < 0)
+            fail("sendto");
+        times[i] = now_ns() - begin;
+    }
+    qsort(times, n, sizeof(*times), by_value);
+    printf("\"sendto_p50_ns\": %llu, ", (unsigned long long)quantile(times, n, 50));
+    for (size_t i = 0; i < n; i++) {
+        struct sockaddr_in peer;
+        socklen_t length = sizeof(peer);
+        uint64_t begin = now_ns();
+
+        if (getpeername(connection, (struct sockaddr *)&peer, &length) < 0)
+            fail("getpeername");
+        times[i] = now_ns() - begin;
+    }
+    qsort(times, n, sizeof(*times), by_value);
+    printf("\"getpeername_p50_ns\": %llu, ", (unsigned long long)quantile(times, n, 50));
+    free(times);
+    (void)close(receiver);
+    (void)close(sender);
+    reset_connection(connection);
 }
 
 static void measure_getppid(size_t n)
@@ -235,7 +336,10 @@ int main(int argc, char **argv)
     }
     server.sin_port = htons((uint16_t)count(argv[2]));
     printf("{");
-    measure_connect(count(argv[3]));
+    measure_connect(count(argv[3]), "connect_p50_ns", "connect_p99_ns");
+    measure_many_fds(count(argv[3]), 1000, "connect_1000_p50_ns", 0);
+    measure_many_fds(count(argv[3]), 19000, "connect_19000_p50_ns", 1);
+    measure_calls(count(argv[3]));
     measure_rate(count(argv[4]), 1);
     measure_rate(count(argv[4]), THREADS_MAX);
     measure_getppid(count(argv[5]));

@@ -6,8 +6,10 @@ Theory of operation: a mode is a way to start probe.c.
     filter          under the smallest seccomp filter there is, which lets everything through
     floor           under a C loop that traps connect(), as meshfd does, and answers CONTINUE
     floor-create    the same, and socket(), as meshfd does with --track create
+    floor-told      under one that traps connect(), sendto() with an address and getpeername()
     meshfd          under meshfd exec, with a route from a virtual address to the server
     meshfd-create   the same with --track create
+    meshfd-told     the same with a route for UDP, too, and --transparent
 
 A mode of meshfd's compares with the floor that traps the same calls, and for calls that nobody
 traps with the filter. Each round runs every mode once, in an order that rotates, so that a slow
@@ -33,9 +35,19 @@ PROGRAMS = ("floor", "probe", "server")
 CFLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-pthread")
 SERVER_ADDRESS = "127.0.0.1"
 VIRTUAL_ADDRESS = "127.66.0.1"  # nobody serves it, so a connection there proves the redirect
-FLOORS = {"filter": "allow", "floor": "connect", "floor-create": "create"}  # floor.c's words
-TRACKS = {"meshfd": "connect", "meshfd-create": "create"}
-MODES = ("bare", *FLOORS, *TRACKS)
+FLOORS = {  # floor.c's words
+    "filter": "allow",
+    "floor": "connect",
+    "floor-create": "create",
+    "floor-told": "told",
+}
+ROUTE = f"{VIRTUAL_ADDRESS}:{{port}}={SERVER_ADDRESS}:{{port}}"
+OPTIONS = {  # of meshfd exec
+    "meshfd": ("--route", ROUTE),
+    "meshfd-create": ("--track", "create", "--route", ROUTE),
+    "meshfd-told": ("--transparent", "--route", ROUTE, "--route", f"udp:{ROUTE}"),
+}
+MODES = ("bare", *FLOORS, *OPTIONS)
 # What is said of what: the first over the second.
 RATIOS = (
     ("filter", "bare"),
@@ -45,6 +57,8 @@ RATIOS = (
     ("meshfd", "floor"),
     ("meshfd-create", "bare"),
     ("meshfd-create", "floor-create"),
+    ("meshfd-told", "bare"),
+    ("meshfd-told", "floor-told"),
 )
 PROBE_TIMEOUT_S = 300
 
@@ -124,8 +138,7 @@ def start_of(mode: str, directory: Path, port: int) -> list[str]:
     if not script.exists():
         message = f"{script} is missing: install meshfd into this Python's environment first"
         raise BenchError(message)
-    route = f"{VIRTUAL_ADDRESS}:{port}={SERVER_ADDRESS}:{port}"
-    options = ["--track", TRACKS[mode], "--route", route]
+    options = [word.format(port=port) for word in OPTIONS[mode]]
     return [str(script), "exec", *options, "--", probe, VIRTUAL_ADDRESS, str(port)]
 
 
