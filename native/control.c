@@ -241,7 +241,7 @@ static int do_routes(struct mfd_agent *agent, const struct received *received)
     agent->tally = tally;
     agent->tally_size = tally_size;
     agent->cursors = cursors;
-    mfd_names_repin(&agent->names);
+    mfd_names_repin(agent);
     return 0;
 }
 

@@ -261,7 +261,7 @@ struct mfd_name *mfd_names_by_given(struct mfd_names *names, uint64_t cookie,
 struct mfd_name *mfd_names_put(struct mfd_names *names, uint64_t cookie,
                                const struct mfd_address *asked, const struct mfd_address *given);
 void mfd_names_pin(struct mfd_name *name, pid_t pid, int fd);
-void mfd_names_repin(struct mfd_names *names);
+void mfd_names_repin(struct mfd_agent *agent);
 void mfd_names_step(struct mfd_agent *agent);
 
 /* --- message.c: a message in the target's memory; send.c, receive.c: datagrams; told.c: addresses --- */

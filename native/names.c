@@ -26,7 +26,7 @@
 
 #define WAYS 16
 #define SETS (MFD_NAMES_MAX / WAYS)
-#define REPIN_STEP 64 /* names looked at in one turn of the loop */
+#define REPIN_STEP 64 /* pinned names in one turn of the loop */
 
 _Static_assert(SETS > 0 && (SETS & (SETS - 1)) == 0, "sets are chosen by a mask");
 
@@ -97,12 +97,6 @@ void mfd_names_pin(struct mfd_name *name, pid_t pid, int fd)
     name->pinned = name->process > 0;
 }
 
-/* mfd_names_repin - the route table was replaced: pinned names are gone through from now on */
-void mfd_names_repin(struct mfd_names *names)
-{
-    names->n_unchecked = names->clock == 0 ? 0 : MFD_NAMES_MAX; /* none was ever put */
-}
-
 static int reconnect(int fd, int domain, const struct mfd_address *address)
 {
     static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
@@ -159,15 +153,25 @@ void mfd_names_step(struct mfd_agent *agent)
 {
     struct mfd_names *names = &agent->names;
 
-    for (unsigned i = 0; i < REPIN_STEP && names->n_unchecked > 0; i++) {
+    for (unsigned n = 0; n < REPIN_STEP && names->n_unchecked > 0;) {
         struct mfd_name *name = &names->names[--names->n_unchecked];
         struct mfd_match match;
 
         if (!name->pinned)
             continue;
+        n++;
         mfd_routes_find(agent->table, IPPROTO_UDP, &name->asked, &match);
         if (match.verdict == MFD_REDIRECT &&
             !mfd_balance_serves(agent->table, match.argument, &name->given))
             follow(agent, name, match.argument);
     }
+}
+
+/* mfd_names_repin - the route table was replaced: go through the pinned names, the first of them now */
+void mfd_names_repin(struct mfd_agent *agent)
+{
+    struct mfd_names *names = &agent->names;
+
+    names->n_unchecked = names->clock == 0 ? 0 : MFD_NAMES_MAX; /* none was ever put */
+    mfd_names_step(agent);
 }
