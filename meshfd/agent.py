@@ -36,7 +36,7 @@ from meshfd.durations import DURATION_MAX_S
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
 from meshfd.errors import AgentLostError, MeshfdError
 from meshfd.events import Call, Emptied, Event, Exited, Statistics
-from meshfd.features import Features, features_of, refuse_unfinished
+from meshfd.features import Features, features_of
 from meshfd.model import (
     Destination,
     Endpoint,
@@ -471,12 +471,10 @@ async def open_agent(options: AgentOptions) -> AsyncIterator[Agent]:
     """Start an agent; it, and all that it runs, is gone when the context ends.
 
     Raises:
-        NotSupportedError: there is no agent to run, or one of another version, or it does not do
-            what ``options.features`` ask for.
+        NotSupportedError: there is no agent to run, or one of another version.
         AgentLostError: it ended before it was set up.
 
     """
-    refuse_unfinished(options.features)
     pid, blocking = start_agent(inherit=False)
     channel = trio.socket.from_stdlib_socket(blocking)
     agent = Agent(pid, channel, options)

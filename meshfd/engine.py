@@ -83,6 +83,10 @@ _NOTICES: Final = {
     lib.MFD_NOTICE_REARMED: NoticeKind.REARMED,
     lib.MFD_NOTICE_FOREIGN_PID: NoticeKind.FOREIGN_PID,
     lib.MFD_NOTICE_HANDOVER: NoticeKind.HANDOVER,
+    lib.MFD_NOTICE_PARKED: NoticeKind.PARKED,
+    lib.MFD_NOTICE_WAITED_FOR: NoticeKind.WAITED_FOR,
+    lib.MFD_NOTICE_STANDIN: NoticeKind.STANDIN,
+    lib.MFD_NOTICE_SHARED: NoticeKind.SHARED,
 }
 _STAGES: Final = {
     lib.MFD_STAGE_BLOCK: "block",
@@ -518,7 +522,8 @@ _DECODERS: Final[dict[int, tuple[str, Callable[[Any], Done | Event]]]] = {
     lib.MFD_MSG_EXITED: ("mfd_exited", lambda message: Exited(message.pid, message.status)),
     lib.MFD_MSG_STOPPED: (
         "mfd_exited",
-        lambda message: Stopped(message.pid, os.WSTOPSIG(message.status)),
+        # os.WSTOPSIG() would have it an int of C's
+        lambda message: Stopped(message.pid, message.status >> 8 & 0xFF),
     ),
     lib.MFD_MSG_LISTENING: ("mfd_bound", _decode_bound),
     lib.MFD_MSG_HANDED: ("mfd_bound", _decode_bound),

@@ -117,6 +117,16 @@ class NoticeKind(enum.Enum):
         "a call came from a pid namespace that the agent cannot see into: it was let through"
     )
     HANDOVER = "a listening socket could not be handed over"
+    PARKED = "a registration in an epoll instance could not be made when its socket was connected"
+    WAITED_FOR = (
+        "a thread waits for the socket that was to be replaced by a unix socket: "
+        "it was not connected"
+    )
+    STANDIN = "the program's socket could not be replaced by a unix socket"
+    SHARED = (
+        "another process shares the socket that was replaced by a unix socket: "
+        "there it stays unconnected"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +163,8 @@ Event = (
 class Statistics:
     """Counters of one agent, as `struct mfd_stats` in native/wire.h describes them.
 
-    ``leases``, ``asks``, ``waits`` and ``listeners`` are gauges; the rest only grow. Histograms are
-    counts per bucket: bucket b holds times of 2**b to 2**(b+1)-1 nanoseconds.
+    ``leases``, ``asks``, ``waits``, ``listeners`` and ``parked`` are gauges; the rest only grow.
+    Histograms are counts per bucket: bucket b holds times of 2**b to 2**(b+1)-1 nanoseconds.
     """
 
     calls: int
@@ -178,5 +188,7 @@ class Statistics:
     asks: int
     waits: int
     listeners: int
+    standins: int
+    parked: int
     connect_ns: tuple[int, ...]
     socket_ns: tuple[int, ...]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshfd.errors import NotSupportedError
 from meshfd.model import IoUring, Protocol, Redirect, Track, UnixAddress
 
 if TYPE_CHECKING:
@@ -73,18 +72,3 @@ def features_of_service(service: Service) -> Features:
         transparent=service.transparent,
         io_uring=service.io_uring,
     )
-
-
-def refuse_unfinished(features: Features) -> None:
-    """Refuse what configuration and route table know, and agents do not carry out yet.
-
-    Raises:
-        NotSupportedError: something of that kind is asked for.
-
-    """
-    unfinished = {
-        "unix sockets as endpoints": features.standins,
-    }
-    for what, wanted in unfinished.items():
-        if wanted:
-            raise NotSupportedError(f"{what}: this meshfd does not do that yet; leave it out")

@@ -42,7 +42,6 @@ from meshfd.agent_process import (
 from meshfd.engine import Done, SignalReader
 from meshfd.errors import AgentLostError, MeshfdError, SpawnError
 from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected
-from meshfd.features import refuse_unfinished
 from meshfd.program import Program
 from meshfd.standard_files import STDERR
 
@@ -122,7 +121,6 @@ class Foreground:
             ListenError, NotSupportedError, AgentLostError: it cannot be.
 
         """
-        refuse_unfinished(features)
         done = self._request(
             lambda seq: engine.encode_setup(
                 seq,

@@ -45,9 +45,9 @@ class ListeningReport:
 class ConnectionReport:
     """Counters since the service's agent started; see `meshfd.events.Statistics`.
 
-    ``leases``, ``asks``, ``waits`` and ``filters`` are what there is now. ``connect_p50_ns`` and
-    ``_p99_ns`` are the agent's time from receiving a connect() to answering it, from a log2
-    histogram; None before the first.
+    ``leases``, ``asks``, ``waits``, ``parked`` and ``filters`` are what there is now.
+    ``connect_p50_ns`` and ``_p99_ns`` are the agent's time from receiving a connect() to answering
+    it, from a log2 histogram; None before the first.
     """
 
     connects: int = 0
@@ -65,6 +65,8 @@ class ConnectionReport:
     asks: int = 0
     waits: int = 0
     filters: int = 0
+    standins: int = 0
+    parked: int = 0
     connect_p50_ns: float | None = None
     connect_p99_ns: float | None = None
     redirects: tuple[RedirectCount, ...] = ()
@@ -155,6 +157,8 @@ def _report_connections(runner: Runner) -> ConnectionReport:
         asks=counters.asks,
         waits=counters.waits,
         filters=counters.listeners,
+        standins=counters.standins,
+        parked=counters.parked,
         connect_p50_ns=percentile_ns(counters.connect_ns, 50),
         connect_p99_ns=percentile_ns(counters.connect_ns, 99),
         redirects=tuple(runner.redirects()),

@@ -16,9 +16,12 @@
 #define MFD_SYS_BIND 2
 #define MFD_SYS_CONNECT 3
 #define MFD_SYS_LISTEN 4
+#define MFD_SYS_GETSOCKNAME 6
 #define MFD_SYS_GETPEERNAME 7
 #define MFD_SYS_SENDTO 11
 #define MFD_SYS_RECVFROM 12
+#define MFD_SYS_SETSOCKOPT 14
+#define MFD_SYS_GETSOCKOPT 15
 #define MFD_SYS_SENDMSG 16
 #define MFD_SYS_RECVMSG 17
 #define MFD_SYS_RECVMMSG 19
@@ -39,6 +42,10 @@ struct mfd_abi {
     int recvmmsg;        /* struct timespec as the ABI has it of old */
     int recvmmsg_time64; /* -1: the ABI needs none */
     int getpeername;
+    int getsockname;
+    int setsockopt;
+    int getsockopt;
+    int epoll_ctl;
     int io_uring_setup;
 };
 
@@ -60,6 +67,10 @@ static const struct mfd_abi mfd_abi_compat = {
     .recvmmsg = 337,
     .recvmmsg_time64 = 417,
     .getpeername = 368,
+    .getsockname = 367,
+    .setsockopt = 366,
+    .getsockopt = 365,
+    .epoll_ctl = 255,
     .io_uring_setup = 425,
 };
 #elif defined(__aarch64__)
@@ -79,6 +90,10 @@ static const struct mfd_abi mfd_abi_compat = {
     .recvmmsg = 365,
     .recvmmsg_time64 = 417,
     .getpeername = 287,
+    .getsockname = 286,
+    .setsockopt = 294,
+    .getsockopt = 295,
+    .epoll_ctl = 251,
     .io_uring_setup = 425,
 };
 #else
@@ -100,6 +115,10 @@ static const struct mfd_abi mfd_abi_native = {
     .recvmmsg = SYS_recvmmsg,
     .recvmmsg_time64 = -1,
     .getpeername = SYS_getpeername,
+    .getsockname = SYS_getsockname,
+    .setsockopt = SYS_setsockopt,
+    .getsockopt = SYS_getsockopt,
+    .epoll_ctl = SYS_epoll_ctl,
     .io_uring_setup = SYS_io_uring_setup,
 };
 

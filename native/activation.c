@@ -125,16 +125,18 @@ static int hand_over(struct mfd_agent *agent, const struct mfd_notification *cal
                      const struct mfd_listening *listening, struct mfd_socket *fresh)
 {
     struct mfd_registrations *registrations = NULL;
+    const int number = fd_of(call);
+    uint64_t cookie = mfd_socket_cookie(fresh->fd);
     unsigned long flags;
     int error = mfd_target_fd_flags(call->pid, fd_of(call), &flags);
 
     if (error < 0)
         return error;
-    error = mfd_epoll_collect(call->pid, fd_of(call), &registrations);
+    error = mfd_epoll_collect(call->pid, &number, 1, &registrations);
     if (error < 0)
         return error;
     if (!mfd_notify_is_alive(call)) {
-        (void)mfd_epoll_restore(registrations, -1, -1);
+        (void)mfd_epoll_restore(registrations, -1);
         return -ENOENT;
     }
     carry_nonblock(fresh->fd, listening->fd);
@@ -142,13 +144,14 @@ static int hand_over(struct mfd_agent *agent, const struct mfd_notification *cal
     mfd_close_at(&fresh->fd); /* the last duplicate: SETFD then ends the fresh socket */
     error = mfd_replace_fd(call, listening->fd, fd_of(call), (flags & O_CLOEXEC) != 0);
     if (error < 0) {
-        (void)mfd_epoll_restore(registrations, -1, -1);
+        (void)mfd_epoll_restore(registrations, -1);
         return error;
     }
-    error = mfd_epoll_restore(registrations, listening->fd, fd_of(call));
+    error = mfd_epoll_restore(registrations, listening->fd);
     if (error < 0)
         mfd_control_notice(agent, MFD_NOTICE_HANDOVER, call->pid, -error, &listening->address,
                            (uint32_t)(listening - agent->listening.sockets));
+    mfd_parked_replace(agent, cookie, listening->fd);
     return 0;
 }
 
@@ -278,6 +281,7 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
         error = mfd_socket_take_up(agent, call->pid, fd_of(call), &socket);
     MFD_CLOSE int fd = socket.fd;
     if (error < 0) {
+        mfd_parked_settle(agent, call->pid, fd_of(call));
         leave_to_kernel(agent, call);
         return;
     }
@@ -286,6 +290,7 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
         mfd_answer_continue(agent, call);
         return;
     }
+    mfd_parked_keep(agent, fd);
     index = mfd_listening_find(&agent->listening, fd);
     if ((index < 0 && !agent->ready_any) || !mfd_notify_is_alive(call)) {
         mfd_close_at(&fd);

@@ -155,6 +155,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     self->foreground_fd = -1;
     self->control.fd = control_fd;
     self->children.none = true;
+    self->service_uid = MFD_ANY;
+    self->service_gid = MFD_ANY;
     self->random = (uint32_t)mfd_now_ns() | 1;
     if (fcntl(control_fd, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
@@ -213,7 +215,21 @@ static void handle_call(struct mfd_agent *self, const struct mfd_notification *c
         mfd_receive_handle(self, call);
         break;
     case MFD_CALL_GETPEERNAME:
-        mfd_getpeername_handle(self, call);
+        if (!mfd_standin_name(self, call, true))
+            mfd_getpeername_handle(self, call);
+        break;
+    case MFD_CALL_GETSOCKNAME:
+        if (!mfd_standin_name(self, call, false))
+            mfd_answer_continue(self, call);
+        break;
+    case MFD_CALL_SETSOCKOPT:
+        mfd_standin_option_handle(self, call, true);
+        break;
+    case MFD_CALL_GETSOCKOPT:
+        mfd_standin_option_handle(self, call, false);
+        break;
+    case MFD_CALL_EPOLL_CTL:
+        mfd_epoll_ctl_handle(self, call);
         break;
     case MFD_CALL_LOST: /* socketcall(2) with arguments that are not there, as the kernel says */
         mfd_answer(self, call, -EFAULT);
@@ -253,6 +269,8 @@ static void on_deadlines(struct mfd_agent *self)
     mfd_asks_expire(self, now);
     mfd_waits_expire(self, now);
     mfd_names_step(self);
+    mfd_parked_expire(self, now);
+    mfd_standin_expire(self, now);
     if (mfd_target_next_ns() <= now)
         mfd_target_forget_all();
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
@@ -267,6 +285,8 @@ static int next_timeout_ms(const struct mfd_agent *self)
     uint64_t ask = mfd_asks_next_ns(&self->asks);
     uint64_t known = mfd_target_next_ns();
     uint64_t wait = mfd_waits_next_ns(&self->waits);
+    uint64_t parked = mfd_parked_next_ns(&self->parked);
+    uint64_t watched = mfd_standin_next_ns(&self->standins);
     uint64_t now;
 
     if (self->names.n_unchecked > 0)
@@ -277,6 +297,10 @@ static int next_timeout_ms(const struct mfd_agent *self)
         next = known;
     if (wait < next)
         next = wait;
+    if (parked < next)
+        next = parked;
+    if (watched < next)
+        next = watched;
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns < next)
         next = self->children.stop_deadline_ns;
     if (next == UINT64_MAX)

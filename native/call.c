@@ -20,7 +20,8 @@ static const struct socketcall {
     {MFD_SYS_SENDTO, MFD_CALL_SENDTO, 6},           {MFD_SYS_SENDMSG, MFD_CALL_SENDMSG, 3},
     {MFD_SYS_SENDMMSG, MFD_CALL_SENDMMSG, 4},       {MFD_SYS_RECVFROM, MFD_CALL_RECVFROM, 6},
     {MFD_SYS_RECVMSG, MFD_CALL_RECVMSG, 3},         {MFD_SYS_RECVMMSG, MFD_CALL_RECVMMSG, 5},
-    {MFD_SYS_GETPEERNAME, MFD_CALL_GETPEERNAME, 3},
+    {MFD_SYS_GETPEERNAME, MFD_CALL_GETPEERNAME, 3}, {MFD_SYS_GETSOCKNAME, MFD_CALL_GETSOCKNAME, 3},
+    {MFD_SYS_SETSOCKOPT, MFD_CALL_SETSOCKOPT, 5},   {MFD_SYS_GETSOCKOPT, MFD_CALL_GETSOCKOPT, 5},
 };
 
 static void decode_socketcall(const struct seccomp_notif *request, struct mfd_call_args *ret_call)
@@ -69,6 +70,10 @@ static enum mfd_call_kind kind_of(const struct mfd_abi *abi, int nr)
         {abi->recvmmsg, MFD_CALL_RECVMMSG},
         {abi->getpeername, MFD_CALL_GETPEERNAME},
         {abi->recvmmsg_time64, MFD_CALL_RECVMMSG},
+        {abi->getsockname, MFD_CALL_GETSOCKNAME},
+        {abi->setsockopt, MFD_CALL_SETSOCKOPT},
+        {abi->getsockopt, MFD_CALL_GETSOCKOPT},
+        {abi->epoll_ctl, MFD_CALL_EPOLL_CTL},
     };
 
     for (size_t i = 0; i < MFD_COUNT(calls); i++)

@@ -7,7 +7,8 @@
  *   pass       CONTINUE; in a strict service connected in place to the copied address, so that no
  *              second reading of the program's memory decides anything
  *   deny       the configured errno
- *   redirect   the first endpoint that does not refuse at once, before anything is answered
+ *   redirect   the first endpoint that does not refuse at once, before anything is answered; a unix socket takes
+ *              the socket's place (standin.c)
  *   ask        asks.c
  *
  * A connect() on a socket that is connected, connecting, or has failed to, asks about that attempt;
@@ -57,6 +58,7 @@ static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     int error;
 
     agent->stats->passed++;
+    mfd_parked_keep(agent, fd);
     if (!is_strict(agent) || !internet) {
         (void)close(fd);
         mfd_answer_continue(agent, &attempt->call);
@@ -105,6 +107,7 @@ static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
     struct mfd_socket socket;
 
     if (!is_strict(agent)) {
+        mfd_parked_settle(agent, call->pid, fd_of(call));
         mfd_socket_let_go(agent, call->pid, fd_of(call));
         agent->stats->passed++;
         mfd_answer_continue(agent, call);
@@ -155,6 +158,7 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
     if (error == EAFNOSUPPORT)
         return true;
     agent->stats->passed++;
+    mfd_parked_keep(agent, socket->fd);
     mfd_inplace_answer(agent, &attempt->call, mfd_take_fd(&socket->fd), mfd_mode_leave(&ret->mode),
                        error, false);
     return false;
@@ -174,6 +178,7 @@ static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, str
 {
     uint64_t nanoseconds;
 
+    mfd_parked_keep(agent, taken->socket.fd);
     let_go(taken);
     agent->stats->denied++;
     mfd_account_rule(agent, attempt->rule);
@@ -201,16 +206,31 @@ static int settle(const struct mfd_socket *socket, int error)
     return mfd_inplace_ask(socket->fd, socket->domain);
 }
 
-static struct mfd_outcome try_candidates(const struct mfd_socket *socket,
-                                         const struct mfd_candidates *candidates)
+/* @ret_standin_fd: -1, or a connected unix socket that is to take the socket's place */
+static struct mfd_outcome try_candidates(struct mfd_agent *agent, const struct mfd_socket *socket,
+                                         const struct mfd_candidates *candidates,
+                                         int *ret_standin_fd)
 {
+    const bool standins =
+        (agent->flags & MFD_SETUP_STANDINS) != 0 && socket->protocol == IPPROTO_TCP;
     struct mfd_outcome outcome = {.error = ENETUNREACH, .used = -1};
+
+    *ret_standin_fd = -1;
 
     for (unsigned i = 0; i < candidates->n; i++) {
         const struct mfd_address *address = &candidates->endpoints[i]->address;
         union mfd_sockaddr sockaddr;
         socklen_t length;
 
+        if (address->family == AF_UNIX && standins) {
+            outcome.attempts++;
+            outcome.used = (int)i;
+            outcome.error = ECONNREFUSED;
+            if (mfd_standin_open(agent, candidates->endpoints[i], ret_standin_fd) < 0)
+                continue;
+            outcome.error = 0;
+            break;
+        }
         if (mfd_address_format(address, socket->domain, &sockaddr, &length) < 0)
             continue;
         if (address->family == AF_INET && is_v6only(socket))
@@ -246,16 +266,26 @@ static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                      struct taken *taken, const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
-    struct mfd_outcome outcome = try_candidates(&taken->socket, candidates);
+    int standin_fd;
+    struct mfd_outcome outcome = try_candidates(agent, &taken->socket, candidates, &standin_fd);
     bool blocking = mfd_mode_leave(&taken->mode) && !attempt->dontwait;
     uint64_t nanoseconds;
 
-    if (outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))
+    if (standin_fd >= 0)
+        outcome.error = -mfd_standin_replace(agent, attempt, mfd_take_fd(&taken->socket.fd),
+                                             standin_fd, blocking);
+    else
+        mfd_parked_keep(agent, taken->socket.fd);
+    if (standin_fd < 0 && outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))
         remember(agent, attempt, &taken->socket, &candidates->endpoints[outcome.used]->address);
     mfd_account_rule(agent, attempt->rule);
     mfd_account_outcome(agent, candidates, &outcome);
     nanoseconds = mfd_account_time(agent, call);
-    mfd_inplace_answer(agent, call, mfd_take_fd(&taken->socket.fd), blocking, outcome.error, true);
+    if (standin_fd >= 0)
+        mfd_answer(agent, call, -outcome.error);
+    else
+        mfd_inplace_answer(agent, call, mfd_take_fd(&taken->socket.fd), blocking, outcome.error,
+                           true);
     mfd_account_redirected(agent, attempt, candidates, &outcome, nanoseconds);
 }
 
@@ -359,6 +389,7 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
     agent->stats->connects++;
     if (mfd_address_is_wildcard(&address))
         resolve_wildcard(agent, attempt, &address);
+    attempt->meant = address;
     mfd_routes_find(agent->table, IPPROTO_TCP, &address, &match);
     mfd_routes_find((agent->flags & MFD_SETUP_UDP) != 0 ? agent->table : NULL, IPPROTO_UDP,
                     &address, &udp_match);
@@ -422,6 +453,8 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
         mfd_answer_continue(agent, call);
         return;
     }
+    if (mfd_standin_connect(agent, call))
+        return;
     attempt.length = (socklen_t)length;
     error = mfd_target_read(call->pid, call->call.args[1], attempt.sockaddr.bytes, attempt.length);
     if (error < 0) {

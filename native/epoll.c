@@ -1,15 +1,16 @@
 /* epoll.c - registrations of a socket in the program's epoll instances
  *
- * Theory of operation: a socket that is replaced (activation.c) drops out of the epoll instances that
- * the program had put it in. So before, the instances that hold it are looked for among the program's
- * fds (kcmp, KCMP_EPOLL_TFD) and the registration's events and data are read from their fdinfo;
+ * Theory of operation: a socket that is replaced (activation.c, standin.c) drops out of the epoll
+ * instances that the program had put it in. So before, the instances that hold it are looked for among the
+ * program's fds (kcmp, KCMP_EPOLL_TFD) and the registration's events and data are read from their fdinfo;
  * afterwards the new socket is registered in the same way. epoll knows a registration by file and fd
  * number, in the table of whoever registers: so that is done by a child with a table of its own, in
- * which the new file sits at the program's number.
+ * which the new file sits at the program's number. parked.c, which knows what to register without looking,
+ * has it done here, too.
  *
  * Rare: most programs register a listening socket after listen(), and then nothing is found. Reading
  * /proc costs about 2 us a fd of the program.
- * Limits: REGISTRATIONS_MAX instances; one more is -ENOSPC.
+ * Limits: MFD_REGISTRATIONS_MAX; one more is -ENOSPC.
  * Source: epoll(7), kcmp(2), proc(5), fs/eventpoll.c (ep_find). */
 #include <dirent.h>
 #include <fcntl.h>
@@ -24,21 +25,7 @@
 #include "kernel.h"
 #include "meshfd.h"
 
-#define REGISTRATIONS_MAX 16
 #define STACK_SIZE (64u << 10)
-
-struct registration {
-    int epoll_fd; /* the agent's own duplicate */
-    struct epoll_event event;
-};
-
-struct mfd_registrations {
-    struct registration found[REGISTRATIONS_MAX];
-    unsigned n;
-    int file_fd; /* while registering: the file, and the number it is to have */
-    int at_fd;
-    int error;
-};
 
 /* One agent has one thread: one set is enough, and nothing is allocated. */
 static struct mfd_registrations scratch;
@@ -57,11 +44,16 @@ static bool is_epoll(const char *fds_path, const char *name)
     return strcmp(link, "anon_inode:[eventpoll]") == 0;
 }
 
-static bool is_registered(pid_t pid, int epoll_fd, int fd)
+/* mfd_epoll_has - has the program put its fd in this epoll instance of its own?
+ * Return: 1; 0: not this file under this number; -EINVAL: that is no epoll instance; -EBADF; -EPERM; -ENOSYS. */
+int mfd_epoll_has(pid_t pid, int epoll_fd, int fd)
 {
     struct kcmp_epoll_slot slot = {.efd = (uint32_t)epoll_fd, .tfd = (uint32_t)fd, .toff = 0};
+    long order = syscall(SYS_kcmp, pid, pid, KCMP_EPOLL_TFD, (long)fd, &slot);
 
-    return syscall(SYS_kcmp, pid, pid, KCMP_EPOLL_TFD, (long)fd, &slot) == 0;
+    if (order < 0)
+        return errno == ENOENT ? 0 : -errno;
+    return order == 0;
 }
 
 /* The registration of fd as /proc/PID/fdinfo/EPOLL_FD tells it. Return: 0, -ENOENT. */
@@ -93,30 +85,32 @@ static int read_event(pid_t pid, int epoll_fd, int fd, struct epoll_event *ret_e
 
 static int take_note(pid_t pid, int epoll_fd, int fd)
 {
-    struct registration *next = &scratch.found[scratch.n];
+    struct mfd_registration *next = &scratch.found[scratch.n];
     int error;
 
-    if (scratch.n == REGISTRATIONS_MAX)
+    if (scratch.n == MFD_REGISTRATIONS_MAX)
         return -ENOSPC;
     error = read_event(pid, epoll_fd, fd, &next->event);
     if (error == 0)
         error = mfd_target_open_fd(pid, epoll_fd, &next->epoll_fd);
+    next->at_fd = fd;
     if (error == 0)
         scratch.n++;
     return error;
 }
 
-/* mfd_epoll_collect - find where the program has registered fd
+/* mfd_epoll_collect - find where the program has registered any of these fds
  * @ret_found: valid until the next call; given to mfd_epoll_restore() in any case
  * Return: 0; -ENOSPC; what proc(5) and pidfd_getfd(2) say. */
-int mfd_epoll_collect(pid_t pid, int fd, struct mfd_registrations **ret_found)
+int mfd_epoll_collect(pid_t pid, const int *numbers, unsigned n_numbers,
+                      struct mfd_registrations **ret_found)
 {
     char fds_path[32];
     struct dirent *entry;
     DIR *fds;
     int error = 0;
 
-    scratch = (struct mfd_registrations){0};
+    scratch.n = 0;
     *ret_found = &scratch;
     (void)snprintf(fds_path, sizeof(fds_path), "/proc/%d/fd", pid);
     fds = opendir(fds_path);
@@ -126,35 +120,41 @@ int mfd_epoll_collect(pid_t pid, int fd, struct mfd_registrations **ret_found)
         if (entry->d_name[0] != '.' && is_epoll(fds_path, entry->d_name)) {
             int epoll_fd = (int)strtol(entry->d_name, NULL, 10);
 
-            if (is_registered(pid, epoll_fd, fd))
-                error = take_note(pid, epoll_fd, fd);
-            if (error == -ENOENT || error == -EBADF)
-                error = 0; /* closed, or taken out, by another thread meanwhile: not registered */
+            for (unsigned i = 0; error == 0 && i < n_numbers; i++) {
+                if (mfd_epoll_has(pid, epoll_fd, numbers[i]) == 1)
+                    error = take_note(pid, epoll_fd, numbers[i]);
+                if (error == -ENOENT || error == -EBADF)
+                    error = 0; /* closed, or taken out, by another thread meanwhile */
+            }
         }
     }
     (void)closedir(fds);
     if (error < 0)
-        (void)mfd_epoll_restore(&scratch, -1, -1);
+        (void)mfd_epoll_restore(&scratch, -1);
     return error;
 }
 
-/* In a child with an fd table of its own. The instances are moved above the program's number first, so
- * that putting the file there hits none of them. */
+/* In a child with an fd table of its own. The instances, and the file, are moved above all the numbers that
+ * the file is to have, so that putting it there hits none of them. */
 static int register_all(void *argument)
 {
     struct mfd_registrations *registrations = argument;
-    int above = registrations->at_fd + 1;
-    int epoll_fds[REGISTRATIONS_MAX] = {0};
+    int above = 0;
+    int file_fd;
 
-    registrations->error = 0;
     for (unsigned i = 0; i < registrations->n; i++)
-        epoll_fds[i] = fcntl(registrations->found[i].epoll_fd, F_DUPFD, above);
-    if (dup2(registrations->file_fd, registrations->at_fd) < 0)
-        registrations->error = errno;
-    for (unsigned i = 0; i < registrations->n && registrations->error == 0; i++)
-        if (epoll_ctl(epoll_fds[i], EPOLL_CTL_ADD, registrations->at_fd,
-                      &registrations->found[i].event) < 0)
+        if (registrations->found[i].at_fd >= above)
+            above = registrations->found[i].at_fd + 1;
+    for (unsigned i = 0; i < registrations->n; i++)
+        registrations->moved[i] = fcntl(registrations->found[i].epoll_fd, F_DUPFD, above);
+    file_fd = fcntl(registrations->file_fd, F_DUPFD, above);
+    for (unsigned i = 0; i < registrations->n; i++) {
+        struct mfd_registration *one = &registrations->found[i];
+
+        if (one->at_fd < 0 || dup2(file_fd, one->at_fd) < 0 ||
+            epoll_ctl(registrations->moved[i], EPOLL_CTL_ADD, one->at_fd, &one->event) < 0)
             registrations->error = errno;
+    }
     return 0;
 }
 
@@ -176,19 +176,26 @@ static int register_in_child(struct mfd_registrations *registrations)
     return -registrations->error;
 }
 
-/* mfd_epoll_restore - register file_fd where the old file was found, as number at_fd
- * @file_fd: -1: only give up what was found
+/* mfd_epoll_register - register file_fd in each of these, under the number that each says
+ * Return: 0, or -errno of one that failed; the others are there. */
+int mfd_epoll_register(struct mfd_registrations *registrations, int file_fd)
+{
+    registrations->file_fd = file_fd;
+    registrations->error = 0;
+    return registrations->n == 0 ? 0 : register_in_child(registrations);
+}
+
+/* mfd_epoll_restore - register file_fd where the old file was found, and give up what was found
+ * @file_fd: -1: only give up
  * Return: 0 or -errno. */
-int mfd_epoll_restore(struct mfd_registrations *found, int file_fd, int at_fd)
+int mfd_epoll_restore(struct mfd_registrations *found, int file_fd)
 {
     int error = 0;
 
     if (found == NULL)
         return 0;
-    found->file_fd = file_fd;
-    found->at_fd = at_fd;
-    if (file_fd >= 0 && found->n > 0)
-        error = register_in_child(found);
+    if (file_fd >= 0)
+        error = mfd_epoll_register(found, file_fd);
     for (unsigned i = 0; i < found->n; i++)
         (void)close(found->found[i].epoll_fd);
     found->n = 0;

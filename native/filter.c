@@ -9,11 +9,13 @@
  *   connect       notify when the length can be an internet address: 16 to 128 bytes; in a strict
  *   bind          service: always (connect)
  *   listen        notify: a listening socket can be added to a service that runs, a filter cannot
- *   sendto, ...   MSG_FASTOPEN connects without connect(): notify; in a strict service it fails with
- *                 EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off. UDP routed: notify for sendto with an
+ *   sendto, ...   MSG_FASTOPEN connects without connect(): notify; in a strict service, and with stand-ins, it
+ *                 fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off. UDP routed: notify for sendto with an
  *                 address, and for every sendmsg and sendmmsg, whose addresses lie in memory
  *   recvfrom, ... UDP routed, and transparent: notify where an address is to be told, likewise
  *   getpeername   transparent: notify
+ *   epoll_ctl, getsockname, getpeername, setsockopt, getsockopt
+ *                 stand-ins: notify; of SOL_SOCKET's options those that tell what a socket is
  *   socketcall    notify for the same calls, decided on its first argument, but for MSG_FASTOPEN, which
  *                 lies in memory; in a strict service that does not route UDP sending fails with ENOSYS there
  *   io_uring      fails with ENOSYS, because its requests never meet seccomp, or is allowed
@@ -145,7 +147,8 @@ static void send_block(struct assembler *as, int nr, unsigned flags_argument,
     unsigned begin = block_if(as, (uint32_t)nr);
 
     load(as, AT_ARG(flags_argument));
-    result_if(as, BPF_JSET, MSG_FASTOPEN, features->strict ? DO_FAIL(EOPNOTSUPP) : DO_NOTIFY);
+    result_if(as, BPF_JSET, MSG_FASTOPEN,
+              features->strict || features->standins ? DO_FAIL(EOPNOTSUPP) : DO_NOTIFY);
     if (features->udp && address_argument != 0)
         result_if_given(as, address_argument, DO_NOTIFY);
     result(as, features->udp && address_argument == 0 ? DO_NOTIFY : DO_ALLOW);
@@ -165,10 +168,50 @@ static void receive_blocks(struct assembler *as, const struct mfd_abi *abi)
         result_if(as, BPF_JEQ, (uint32_t)abi->recvmmsg_time64, DO_NOTIFY);
 }
 
+/* Options of SOL_SOCKET that tell a stand-in from the TCP socket that it stands for; those of every other level
+ * do, too. */
+static const int telling_names[] = {SO_DOMAIN,  SO_PROTOCOL,   SO_PEERNAME,  SO_PEERCRED,
+                                    SO_PEERSEC, SO_PEERGROUPS, SO_PEERPIDFD, SO_COOKIE};
+
+/* mfd_filter_tells - is this an option that a stand-in answers? None of SOL_SOCKET is set there. */
+bool mfd_filter_tells(int level, int name, bool set)
+{
+    if (level != SOL_SOCKET)
+        return true;
+    for (size_t i = 0; i < MFD_COUNT(telling_names); i++)
+        if (!set && name == telling_names[i])
+            return true;
+    return false;
+}
+
+static void option_block(struct assembler *as, int nr, bool set)
+{
+    unsigned begin = block_if(as, (uint32_t)nr);
+
+    load(as, AT_ARG(1));
+    result_unless(as, BPF_JEQ, SOL_SOCKET, DO_NOTIFY);
+    load(as, AT_ARG(2));
+    for (size_t i = 0; !set && i < MFD_COUNT(telling_names); i++)
+        result_if(as, BPF_JEQ, (uint32_t)telling_names[i], DO_NOTIFY);
+    result(as, DO_ALLOW);
+    block_end(as, begin);
+}
+
+static void standin_rules(struct assembler *as, const struct mfd_abi *abi)
+{
+    result_if(as, BPF_JEQ, (uint32_t)abi->epoll_ctl, DO_NOTIFY);
+    result_if(as, BPF_JEQ, (uint32_t)abi->getsockname, DO_NOTIFY);
+    result_if(as, BPF_JEQ, (uint32_t)abi->getpeername, DO_NOTIFY);
+    option_block(as, abi->setsockopt, true);
+    option_block(as, abi->getsockopt, false);
+}
+
 static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
                              const struct mfd_filter_features *features)
 {
     static const uint32_t sends[] = {MFD_SYS_SENDTO, MFD_SYS_SENDMSG, MFD_SYS_SENDMMSG};
+    static const uint32_t told[] = {MFD_SYS_GETSOCKNAME, MFD_SYS_GETPEERNAME, MFD_SYS_SETSOCKOPT,
+                                    MFD_SYS_GETSOCKOPT};
     static const uint32_t receives[] = {MFD_SYS_RECVFROM, MFD_SYS_RECVMSG, MFD_SYS_RECVMMSG};
     unsigned begin = block_if(as, (uint32_t)abi->socketcall);
 
@@ -191,6 +234,9 @@ static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
             result_if(as, BPF_JEQ, receives[i], DO_NOTIFY);
     if (features->transparent)
         result_if(as, BPF_JEQ, MFD_SYS_GETPEERNAME, DO_NOTIFY);
+    if (features->standins)
+        for (size_t i = 0; i < MFD_COUNT(told); i++)
+            result_if(as, BPF_JEQ, told[i], DO_NOTIFY);
     result(as, DO_ALLOW);
     block_end(as, begin);
 }
@@ -203,12 +249,14 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
         result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup, DO_FAIL(ENOSYS));
     if (features->create)
         socket_block(as, abi->socket);
-    if (features->strict)
+    if (features->strict || features->standins) /* on a stand-in, of any length */
         result_if(as, BPF_JEQ, (uint32_t)abi->connect, DO_NOTIFY);
     else
         address_block(as, abi->connect);
     address_block(as, abi->bind);
     result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
+    if (features->standins)
+        standin_rules(as, abi);
     if (abi->socketcall >= 0)
         socketcall_block(as, abi, features);
     send_block(as, abi->sendto, 3, SENDTO_ADDRESS, features);

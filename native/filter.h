@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MFD_FILTER_MAX 512 /* instructions; a full filter has about 220 */
+#define MFD_FILTER_MAX 512 /* instructions; a full filter has about 300 */
 
 struct mfd_filter_features {
     bool create;      /* trap socket(): the agent makes the service's TCP sockets */
@@ -19,6 +19,7 @@ struct mfd_filter_features {
 };
 
 struct mfd_filter_features mfd_filter_features_of(uint32_t setup_flags);
+bool mfd_filter_tells(int level, int name, bool set);
 unsigned mfd_filter_build(const struct mfd_filter_features *features,
                           struct sock_filter ret_program[MFD_FILTER_MAX]);
 
@@ -35,6 +36,10 @@ enum mfd_call_kind {
     MFD_CALL_RECVMSG,
     MFD_CALL_RECVMMSG,
     MFD_CALL_GETPEERNAME,
+    MFD_CALL_GETSOCKNAME,
+    MFD_CALL_SETSOCKOPT,
+    MFD_CALL_GETSOCKOPT,
+    MFD_CALL_EPOLL_CTL,
     MFD_CALL_LOST, /* its arguments could not be read */
 };
 

@@ -33,6 +33,19 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK                                                                                \
+    72 /* bit 0: SO_SNDBUF was set, bit 1: SO_RCVBUF (linux/socket.h, SOCK_*_LOCK) */
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* linux/socket.h */
+#ifndef SOL_MPTCP
+#define SOL_MPTCP 284
+#endif
+
 /* linux/pidfd.h */
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL

@@ -8,6 +8,7 @@
 #include <linux/seccomp.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -192,6 +193,7 @@ struct mfd_attempt { /* one connect() whose target and destination are known */
     union mfd_sockaddr sockaddr; /* as the program gave it, copied once */
     socklen_t length;
     struct mfd_address asked;
+    struct mfd_address meant; /* the same, but where the wildcard leads */
     uint32_t rule;
     bool dontwait; /* MSG_DONTWAIT: the call does not block, whatever the socket is */
 };
@@ -351,9 +353,121 @@ void mfd_listening_rearm_all(struct mfd_agent *agent);
 void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *call);
 void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *call);
 void mfd_options_carry(int from_fd, int to_fd);
-struct mfd_registrations;
-int mfd_epoll_collect(pid_t pid, int fd, struct mfd_registrations **ret_found);
-int mfd_epoll_restore(struct mfd_registrations *found, int file_fd, int at_fd);
+void mfd_options_carry_standin(int from_fd, int to_fd);
+typedef void mfd_option_take(void *context, int level, int name, const void *value, socklen_t size);
+void mfd_options_differing(int fd, int fresh_fd, mfd_option_take *take, void *context);
+
+/* --- epoll.c: registrations of a socket in the program's epoll instances -------------------------- */
+
+#define MFD_REGISTRATIONS_MAX 1024 /* of one socket */
+
+struct mfd_registration {
+    int epoll_fd; /* the agent's own duplicate */
+    int at_fd;    /* the socket's number in the program */
+    struct epoll_event event;
+};
+
+struct mfd_registrations {
+    struct mfd_registration found[MFD_REGISTRATIONS_MAX];
+    unsigned n;
+    int file_fd; /* while registering */
+    int moved[MFD_REGISTRATIONS_MAX];
+    int error;
+};
+
+int mfd_epoll_has(pid_t pid, int epoll_fd, int fd);
+int mfd_epoll_collect(pid_t pid, const int *numbers, unsigned n_numbers,
+                      struct mfd_registrations **ret_found);
+int mfd_epoll_register(struct mfd_registrations *registrations, int file_fd);
+int mfd_epoll_restore(struct mfd_registrations *found, int file_fd);
+
+/* --- parked.c: epoll registrations that wait for their socket's connect() ------------------------- */
+
+#define MFD_PARKED_MAX 1024
+#define MFD_PARKED_INSTANCES_MAX 768
+
+struct mfd_parked_one {
+    uint64_t cookie; /* of the socket; 0: a free slot */
+    uint32_t instance;
+    pid_t pid; /* who registered it, where the sweep looks */
+    int fd;
+    struct epoll_event event;
+};
+
+#define MFD_REGISTERED_BITS 65536
+
+struct mfd_registered { /* sockets that are in an instance for good: a bit of a hash each */
+    uint64_t bits[2][MFD_REGISTERED_BITS / 64];
+    unsigned half; /* the one that is filled */
+    unsigned n;    /* in it */
+};
+
+struct mfd_parked {
+    struct mfd_parked_one ones[MFD_PARKED_MAX];
+    int instances[MFD_PARKED_INSTANCES_MAX];    /* own duplicates of epoll instances */
+    unsigned n_users[MFD_PARKED_INSTANCES_MAX]; /* 0: a free slot */
+    unsigned n;
+    uint64_t sweep_ns;
+    struct mfd_registered registered;
+};
+
+void mfd_epoll_ctl_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_parked_keep(struct mfd_agent *agent, int socket_fd);
+void mfd_parked_replace(struct mfd_agent *agent, uint64_t cookie, int file_fd);
+void mfd_parked_settle(struct mfd_agent *agent, pid_t pid, int fd);
+bool mfd_parked_is_registered(struct mfd_agent *agent, int socket_fd);
+void mfd_parked_expire(struct mfd_agent *agent, uint64_t now_ns);
+uint64_t mfd_parked_next_ns(const struct mfd_parked *parked);
+
+/* --- standin.c: unix sockets in place of TCP sockets; standin_calls.c: what they answer ----------- */
+
+#define MFD_STANDINS_WAYS 8 /* records that share a place; the oldest gives way */
+#define MFD_STANDINS_SETS 512
+#define MFD_STANDIN_OPTIONS_ROOM 400 /* bytes; an int takes 10 */
+
+struct mfd_standin {
+    uint64_t cookie;      /* of the unix socket; 0: a free record */
+    uint64_t told_cookie; /* of the TCP socket */
+    uint64_t used;        /* when last; greater is later */
+    struct mfd_address local;
+    struct mfd_address peer;
+    uint16_t domain; /* AF_INET, AF_INET6 */
+    uint16_t protocol;
+    bool untold;           /* the program knows of an attempt, and not yet that it has succeeded */
+    uint16_t options_size; /* bytes in use */
+    uint8_t options[MFD_STANDIN_OPTIONS_ROOM]; /* see standin_calls.c */
+};
+
+struct mfd_watched { /* a socket that was replaced, and is perhaps somebody else's, too */
+    uint64_t due_ns; /* 0: none */
+    int epoll_fd;
+    int number; /* of the socket in there */
+    pid_t pid;
+    struct mfd_address asked;
+};
+
+struct mfd_standins {
+    struct mfd_watched watched;
+    struct mfd_standin records[MFD_STANDINS_SETS][MFD_STANDINS_WAYS];
+    uint64_t n_made;
+    uint64_t clock;
+};
+
+int mfd_standin_open(struct mfd_agent *agent, const struct mfd_endpoint *endpoint, int *ret_fd);
+int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
+                        int standin_fd, bool blocking);
+void mfd_standin_expire(struct mfd_agent *agent, uint64_t now_ns);
+uint64_t mfd_standin_next_ns(const struct mfd_standins *standins);
+struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, pid_t pid, int fd);
+bool mfd_standin_connect(struct mfd_agent *agent, const struct mfd_notification *call);
+bool mfd_standin_name(struct mfd_agent *agent, const struct mfd_notification *call, bool peer);
+void mfd_standin_option_handle(struct mfd_agent *agent, const struct mfd_notification *call,
+                               bool set);
+void mfd_standin_options_read(struct mfd_standin *standin, int tcp_fd);
+
+/* --- waiters.c: threads that wait for a socket in the kernel --------------------------------------- */
+
+bool mfd_waiters_exist(pid_t pid, const int *fds, unsigned n_fds);
 
 /* --- spawn.c: start a program under its filter -------------------------------------------------- */
 
@@ -465,6 +579,10 @@ struct mfd_agent {
     struct mfd_names names;
     struct mfd_asks asks;
     struct mfd_listening_sockets listening;
+    struct mfd_parked parked;
+    struct mfd_standins standins;
+    uint32_t service_uid; /* the service's, MFD_ANY: ours */
+    uint32_t service_gid;
     struct mfd_children children;
     int foreground_fd;       /* pidfd of the process that stands for our program; -1: none does */
     bool foreground_stopped; /* by us, because the program was */

@@ -14,12 +14,17 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "kernel.h"
 #include "meshfd.h"
 
 enum form {
     PLAIN,  /* set as it is read, whatever its size */
     HALVED, /* an int that the kernel doubles when it is set (socket(7), SO_SNDBUF) */
 };
+
+/* SO_BUF_LOCK: which of the two were set, and are not the kernel's choice (net/sock.h). */
+#define SNDBUF_LOCK 1
+#define RCVBUF_LOCK 2
 
 struct option {
     int level;
@@ -69,6 +74,37 @@ static const struct option options[] = {
     {IPPROTO_TCP, TCP_QUICKACK, PLAIN},
 };
 
+/* What says something of a stand-in's past besides; it is kept for it, and never carried. */
+static const struct option kept[] = {
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, PLAIN},
+    {IPPROTO_IP, IP_RECVERR, PLAIN},
+    {IPPROTO_IP, IP_MINTTL, PLAIN},
+    {IPPROTO_IPV6, IPV6_V6ONLY, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVERR, PLAIN},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER, PLAIN},
+    {IPPROTO_TCP, TCP_MAXSEG, PLAIN},
+    {IPPROTO_TCP, TCP_SAVE_SYN, PLAIN},
+    {IPPROTO_TCP, TCP_FASTOPEN_CONNECT, PLAIN},
+    {IPPROTO_TCP, TCP_INQ, PLAIN},
+};
+
+/* Past their use on a listening socket, but to be read back from a stand-in. */
+static const struct option standin_too[] = {
+    {SOL_SOCKET, SO_REUSEADDR, PLAIN},
+    {SOL_SOCKET, SO_RXQ_OVFL, PLAIN},
+};
+
+/* A buffer whose size the kernel chose is not carried: another kind of socket has another. Before Linux 5.14
+ * that cannot be told. */
+static bool is_own_choice(const struct option *option, int fd)
+{
+    int lock = 0;
+
+    if (option->form != HALVED || mfd_socket_option(fd, SOL_SOCKET, SO_BUF_LOCK, &lock) < 0)
+        return false;
+    return (lock & (option->name == SO_SNDBUF ? SNDBUF_LOCK : RCVBUF_LOCK)) == 0;
+}
+
 static void carry(const struct option *option, int from_fd, int to_fd)
 {
     uint8_t from[VALUE_MAX] = {0};
@@ -77,6 +113,8 @@ static void carry(const struct option *option, int from_fd, int to_fd)
     socklen_t to_size = sizeof(to);
     int value;
 
+    if (is_own_choice(option, from_fd))
+        return;
     if (getsockopt(from_fd, option->level, option->name, from, &from_size) < 0 ||
         getsockopt(to_fd, option->level, option->name, to, &to_size) < 0)
         return;
@@ -95,4 +133,40 @@ void mfd_options_carry(int from_fd, int to_fd)
 {
     for (size_t i = 0; i < MFD_COUNT(options); i++)
         carry(&options[i], from_fd, to_fd);
+}
+
+/* mfd_options_carry_standin - make the options of SOL_SOCKET of a unix socket, to_fd, those of a TCP socket */
+void mfd_options_carry_standin(int from_fd, int to_fd)
+{
+    for (size_t i = 0; i < MFD_COUNT(options); i++)
+        if (options[i].level == SOL_SOCKET)
+            carry(&options[i], from_fd, to_fd);
+    for (size_t i = 0; i < MFD_COUNT(standin_too); i++)
+        carry(&standin_too[i], from_fd, to_fd);
+}
+
+static void compare(const struct option *option, int fd, int fresh_fd, mfd_option_take *take,
+                    void *context)
+{
+    uint8_t value[VALUE_MAX] = {0};
+    uint8_t usual[VALUE_MAX] = {0};
+    socklen_t size = sizeof(value);
+    socklen_t usual_size = sizeof(usual);
+
+    if (option->level == SOL_SOCKET ||
+        getsockopt(fd, option->level, option->name, value, &size) < 0 ||
+        getsockopt(fresh_fd, option->level, option->name, usual, &usual_size) < 0)
+        return;
+    if (size != usual_size || memcmp(value, usual, size) != 0)
+        take(context, option->level, option->name, value, size);
+}
+
+/* mfd_options_differing - what was set on fd at the levels of IP and TCP
+ * @fresh_fd: a socket of the same kind on which nothing was */
+void mfd_options_differing(int fd, int fresh_fd, mfd_option_take *take, void *context)
+{
+    for (size_t i = 0; i < MFD_COUNT(options); i++)
+        compare(&options[i], fd, fresh_fd, take, context);
+    for (size_t i = 0; i < MFD_COUNT(kept); i++)
+        compare(&kept[i], fd, fresh_fd, take, context);
 }

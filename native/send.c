@@ -280,7 +280,7 @@ static void open_fast(struct mfd_agent *agent, const struct mfd_notification *ca
         .call = *call, .rule = MFD_ANY, .dontwait = (flags_of(call) & MSG_DONTWAIT) != 0};
     struct mfd_message message;
 
-    if (is_strict(agent)) {
+    if (is_strict(agent) || (agent->flags & MFD_SETUP_STANDINS) != 0) {
         mfd_answer(agent, call, -EOPNOTSUPP); /* as the filter says where it can see the flags */
         return;
     }

@@ -112,6 +112,10 @@ enum mfd_notice {
     MFD_NOTICE_REARMED,     /* a program shut its listening socket down; it was opened again */
     MFD_NOTICE_FOREIGN_PID, /* a call from a pid namespace that the agent cannot see into */
     MFD_NOTICE_HANDOVER,    /* a listening socket could not be put at the fd */
+    MFD_NOTICE_PARKED, /* an epoll registration could not be made when its socket was connected */
+    MFD_NOTICE_WAITED_FOR, /* a thread waits for a socket that was to be replaced: not connected */
+    MFD_NOTICE_STANDIN,    /* a socket could not be replaced by a unix socket */
+    MFD_NOTICE_SHARED,     /* somebody else has the socket that was replaced, and keeps it */
     MFD_NOTICE_COUNT_,
 };
 
@@ -265,6 +269,8 @@ struct mfd_stats {
     uint64_t asks;        /* gauge: calls that wait for a verdict */
     uint64_t waits;       /* gauge: calls that wait for their socket */
     uint64_t listeners;   /* gauge: filters with living processes */
+    uint64_t standins;    /* TCP sockets replaced by unix sockets */
+    uint64_t parked;      /* gauge: epoll registrations that wait for a connect() */
     uint64_t connect_ns[MFD_STATS_BUCKETS];
     uint64_t socket_ns[MFD_STATS_BUCKETS];
 };

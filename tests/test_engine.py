@@ -567,6 +567,7 @@ REPORTS: tuple[tuple[bytes, Done | Event], ...] = (
     (report("mfd_done", lib.MFD_MSG_DONE), Done(0, 0, "", 0)),
     (report("mfd_exited", lib.MFD_MSG_EXITED, pid=5, status=0x300), Exited(5, 0x300)),
     (report("mfd_exited", lib.MFD_MSG_STOPPED, pid=5, status=0x137F), Stopped(5, 0x13)),
+    (report("mfd_exited", lib.MFD_MSG_STOPPED, pid=5, status=0x8000137F), Stopped(5, 0x13)),
     (
         report("mfd_bound", lib.MFD_MSG_LISTENING, pid=5, index=lib.MFD_ANY, address=THERE),
         Listening(5, None, THERE),
@@ -823,6 +824,8 @@ def run_filter(words: tuple[int, ...], nr: int, arch: int, args: tuple[int, ...]
         code, if_true, if_false, k = struct.unpack("<HBBI", struct.pack("<Q", words[at]))
         at += 1
         match code:
+            case 0x05:
+                at += k
             case 0x20:  # load a word
                 (accumulator,) = struct.unpack_from("<I", data, k)
             case 0x54:

@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from meshfd.errors import NotSupportedError
-from meshfd.features import Features, features_of, features_of_service, refuse_unfinished
+from meshfd.features import Features, features_of, features_of_service
 from meshfd.model import IoUring, Route, Service, Track
 from meshfd.routes import parse_route
 
@@ -60,10 +59,3 @@ def test_features_cover_what_routes_need() -> None:
     assert not replace(both, udp=False).cover(Features(udp=True))
     assert not replace(both, standins=False).cover(Features(standins=True))
     assert Features().cover(Features(strict=True, create=True, transparent=True, io_uring=True))
-
-
-def test_what_is_not_finished_is_refused() -> None:
-    """Nobody is left to think that a route is in force when it is not."""
-    refuse_unfinished(Features(strict=True, create=True, io_uring=True, udp=True, transparent=True))
-    with pytest.raises(NotSupportedError, match="does not do that yet"):
-        refuse_unfinished(Features(standins=True))

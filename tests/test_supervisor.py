@@ -35,11 +35,14 @@ from meshfd.model import (
     Service,
     SocketAddress,
     Track,
+    UnixAddress,
     Upstream,
 )
 from meshfd.protocol import Request
 from meshfd.supervisor import Supervisor
 from tests.support.need import require_tool
+from tests.support.ordinary_user import NOBODY
+from tests.support.servers import Echo
 from tests.support.waiting import DEADLINE_S, PAUSE_S
 
 pytestmark = pytest.mark.live
@@ -845,6 +848,30 @@ async def test_a_service_runs_as_its_user(run: Run, tmp_path: Path) -> None:
         await running.until_state("web", "running")
         await wait_until(lambda: len(file.read_text().split()) >= 3)
     assert file.read_text().split() == ["65534", "65534", "nobody"]
+
+
+async def test_a_unix_socket_is_connected_to_as_the_services_user(run: Run, tmp_path: Path) -> None:
+    """Its server sees the user of the service, not of meshfd, and the status names the socket."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the user")
+    name = f"@meshfd-user-{os.getpid()}"
+    upstream = Upstream("hidden", (Endpoint(UnixAddress(name)),))
+    client = (
+        "use Socket; socket(S, PF_INET, SOCK_STREAM, 0);"
+        "connect(S, sockaddr_in(80, inet_aton('127.66.0.1'))) or die; sysread(S, $x, 1)"
+    )
+    service = Service(
+        "client",
+        (require_tool("perl"), "-e", client),
+        user="nobody",
+        routes=(Route(Destination(None, 80, 80), Redirect(upstream)),),
+    )
+    with Echo(name) as echo:
+        async with run(service, sleeper("other")) as running:
+            report = await running.until_state("client", "stopped", "failed")
+    assert [peer[1:] for peer in echo.peers] == [(NOBODY, NOBODY)]
+    (row,) = report["connections"]["redirects"]
+    assert (row["asked"], row["given"], row["count"]) == (":80", f"unix:{name}", 1)
 
 
 async def test_a_service_that_loses_its_user(run: Run, tmp_path: Path) -> None:

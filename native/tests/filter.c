@@ -21,19 +21,55 @@ struct numbers {
     const char *name;
     uint32_t arch;
     int socketcall, socket, bind, connect, listen, sendto, sendmsg, sendmmsg, recvfrom, recvmsg,
-        recvmmsg, recvmmsg_time64, getpeername, io_uring_setup;
+        recvmmsg, recvmmsg_time64, getpeername, io_uring_setup, getsockname, setsockopt, getsockopt,
+        epoll_ctl;
 };
 
 #if defined(__x86_64__)
 static const struct numbers abis[] = {
-    {"x86_64", AUDIT_ARCH_X86_64, -1, 41, 49, 42, 50, 44, 46, 307, 45, 47, 299, -1, 52, 425},
-    {"i386", AUDIT_ARCH_I386, 102, 359, 361, 362, 363, 369, 370, 345, 371, 372, 337, 417, 368, 425},
+    {"x86_64", AUDIT_ARCH_X86_64,
+     -1,       41,
+     49,       42,
+     50,       44,
+     46,       307,
+     45,       47,
+     299,      -1,
+     52,       425,
+     51,       54,
+     55,       233},
+    {"i386", AUDIT_ARCH_I386,
+     102,    359,
+     361,    362,
+     363,    369,
+     370,    345,
+     371,    372,
+     337,    417,
+     368,    425,
+     367,    366,
+     365,    255},
 };
 #elif defined(__aarch64__)
 static const struct numbers abis[] = {
-    {"aarch64", AUDIT_ARCH_AARCH64, -1, 198, 200, 203, 201, 206, 211, 269, 207, 212, 243, -1, 205,
-     425},
-    {"arm", AUDIT_ARCH_ARM, -1, 281, 282, 283, 284, 290, 296, 374, 292, 297, 365, 417, 287, 425},
+    {"aarch64", AUDIT_ARCH_AARCH64,
+     -1,        198,
+     200,       203,
+     201,       206,
+     211,       269,
+     207,       212,
+     243,       -1,
+     205,       425,
+     204,       208,
+     209,       21},
+    {"arm", AUDIT_ARCH_ARM,
+     -1,    281,
+     282,   283,
+     284,   290,
+     296,   374,
+     292,   297,
+     365,   417,
+     287,   425,
+     286,   294,
+     295,   251},
 };
 #endif
 
@@ -108,8 +144,10 @@ enum when {
     NO_IO_URING,
     UDP,
     UDP_TOLD, /* UDP in a transparent service */
-    TRANSPARENT,
-    FAST_OPENED, /* in a strict service it fails instead */
+    STANDINS,
+    WATCHED,     /* strict, or stand-ins */
+    TOLD,        /* transparent, or stand-ins */
+    FAST_OPENED, /* in a strict service, and with stand-ins, it fails instead */
     SENT_BY_SOCKETCALL
 };
 
@@ -127,8 +165,12 @@ static bool holds(enum when when, const struct mfd_filter_features *features)
         return features->udp;
     case UDP_TOLD:
         return features->udp && features->transparent;
-    case TRANSPARENT:
-        return features->transparent;
+    case STANDINS:
+        return features->standins;
+    case WATCHED:
+        return features->strict || features->standins;
+    case TOLD:
+        return features->transparent || features->standins;
     case FAST_OPENED:
     case ALWAYS:
         break;
@@ -173,15 +215,15 @@ static const struct row {
     {CALL(connect), {3, 0x1000, 111}, ALWAYS, NOTIFY},
     {CALL(connect), {3, 0x1000, 128}, ALWAYS, NOTIFY},
     {CALL(connect), {3, 0x1000, HIGH | 16}, ALWAYS, NOTIFY},
-    {CALL(connect), {3, 0x1000, 0}, STRICT, NOTIFY},
-    {CALL(connect), {3, 0x1000, 2}, STRICT, NOTIFY},
-    {CALL(connect), {3, 0x1000, 15}, STRICT, NOTIFY},
+    {CALL(connect), {3, 0x1000, 0}, WATCHED, NOTIFY},
+    {CALL(connect), {3, 0x1000, 2}, WATCHED, NOTIFY},
+    {CALL(connect), {3, 0x1000, 15}, WATCHED, NOTIFY},
     /* the length of a unix socket's address says nothing: the family is in memory */
     {CALL(connect), {3, 0x1000, 110}, ALWAYS, NOTIFY},
-    {CALL(connect), {3, 0x1000, 129}, STRICT, NOTIFY},
-    {CALL(connect), {3, 0x1000, INT32_MAX}, STRICT, NOTIFY},
-    {CALL(connect), {3, 0x1000, UINT32_MAX}, STRICT, NOTIFY},
-    {CALL(connect), {3, 0x1000, 0x80000010}, STRICT, NOTIFY},
+    {CALL(connect), {3, 0x1000, 129}, WATCHED, NOTIFY},
+    {CALL(connect), {3, 0x1000, INT32_MAX}, WATCHED, NOTIFY},
+    {CALL(connect), {3, 0x1000, UINT32_MAX}, WATCHED, NOTIFY},
+    {CALL(connect), {3, 0x1000, 0x80000010}, WATCHED, NOTIFY},
     {CALL(bind), {3, 0x1000, 15}, ALWAYS, ALLOW},
     {CALL(bind), {3, 0x1000, 16}, ALWAYS, NOTIFY},
     {CALL(bind), {3, 0x1000, 28}, ALWAYS, NOTIFY},
@@ -213,7 +255,23 @@ static const struct row {
     {CALL(recvmsg), {3, 0x1000, 0}, UDP_TOLD, NOTIFY},
     {CALL(recvmmsg), {3, 0x1000, 1, 0, 0}, UDP_TOLD, NOTIFY},
     {CALL(recvmmsg_time64), {3, 0x1000, 1, 0, 0}, UDP_TOLD, NOTIFY},
-    {CALL(getpeername), {3, 0x1000, 0x1000}, TRANSPARENT, NOTIFY},
+    {CALL(getpeername), {3, 0x1000, 0x1000}, TOLD, NOTIFY},
+    /* fd, level, name */
+    {CALL(getsockopt), {3, 0, 1}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 6, 11}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 41, 26}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 284, 1}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, HIGH | 6, HIGH | 11}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 1, 39 /* SO_DOMAIN */}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 1, 38 /* SO_PROTOCOL */}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 1, 57 /* SO_COOKIE */}, STANDINS, NOTIFY},
+    {CALL(getsockopt), {3, 1, 4 /* SO_ERROR */}, ALWAYS, ALLOW},
+    {CALL(getsockopt), {3, 17, 39}, STANDINS, NOTIFY},
+    {CALL(setsockopt), {3, 6, 1}, STANDINS, NOTIFY},
+    {CALL(setsockopt), {3, 0, 1}, STANDINS, NOTIFY},
+    {CALL(setsockopt), {3, 1, 39}, ALWAYS, ALLOW},
+    {CALL(getsockname), {3}, STANDINS, NOTIFY},
+    {CALL(epoll_ctl), {3, 1, 4}, STANDINS, NOTIFY},
     {CALL(io_uring_setup), {8, 0x1000}, NO_IO_URING, FAIL(ENOSYS)},
     /* the call's number there: socket 1, bind 2, connect 3, listen 4, accept 5, send 9, ... */
     {CALL(socketcall), {0}, ALWAYS, ALLOW},
@@ -229,7 +287,10 @@ static const struct row {
     {CALL(socketcall), {12}, UDP_TOLD, NOTIFY},
     {CALL(socketcall), {17}, UDP_TOLD, NOTIFY},
     {CALL(socketcall), {19}, UDP_TOLD, NOTIFY},
-    {CALL(socketcall), {7}, TRANSPARENT, NOTIFY},
+    {CALL(socketcall), {6}, STANDINS, NOTIFY},
+    {CALL(socketcall), {7}, TOLD, NOTIFY},
+    {CALL(socketcall), {14}, STANDINS, NOTIFY},
+    {CALL(socketcall), {15}, STANDINS, NOTIFY},
     {CALL(socketcall), {10}, ALWAYS, ALLOW},
     {CALL(socketcall), {UINT32_MAX}, ALWAYS, ALLOW},
 };
@@ -244,7 +305,7 @@ static int number_of(const struct numbers *abi, size_t call)
 
 static uint32_t expected_of(const struct row *row, const struct mfd_filter_features *features)
 {
-    if (row->when == FAST_OPENED && features->strict)
+    if (row->when == FAST_OPENED && (features->strict || features->standins))
         return FAIL(EOPNOTSUPP);
     if (row->when == SENT_BY_SOCKETCALL && features->strict && !features->udp)
         return FAIL(ENOSYS);
@@ -276,8 +337,11 @@ static void calls_of_the_table_get_their_answers(struct run *run,
 static bool is_looked_at(const struct numbers *abi, int nr,
                          const struct mfd_filter_features *features)
 {
-    return (!features->io_uring && nr == abi->io_uring_setup) || nr == abi->connect ||
-           nr == abi->socketcall || (features->create && nr == abi->socket) ||
+    bool tells = nr == abi->getsockname || nr == abi->getpeername || nr == abi->setsockopt ||
+                 nr == abi->getsockopt || nr == abi->epoll_ctl;
+
+    return (features->standins && tells) || (!features->io_uring && nr == abi->io_uring_setup) ||
+           nr == abi->connect || nr == abi->socketcall || (features->create && nr == abi->socket) ||
            (nr == abi->bind || nr == abi->listen) || nr == abi->sendto || nr == abi->sendmsg ||
            nr == abi->sendmmsg ||
            (features->udp && features->transparent &&
@@ -372,13 +436,14 @@ int main(void)
 
     if (!is_real)
         check_skip("the kernel's own check of filters");
-    for (unsigned combination = 0; combination < 32; combination++) {
+    for (unsigned combination = 0; combination < 64; combination++) {
         struct mfd_filter_features features = {
             .create = (combination & 1) != 0,
             .strict = (combination & 2) != 0,
             .io_uring = (combination & 4) != 0,
             .udp = (combination & 8) != 0,
             .transparent = (combination & 16) != 0,
+            .standins = (combination & 32) != 0,
         };
         struct run run = {0};
 

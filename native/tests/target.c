@@ -48,6 +48,27 @@ static void memory_is_read_whole_or_not_at_all(pid_t pid)
     NEED(munmap(pages, page) == 0);
 }
 
+static void memory_is_written_whole_or_not_at_all(void)
+{
+    const size_t page = 4096;
+    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char copy[4] = "";
+    pid_t child;
+
+    NEED(pages != MAP_FAILED && munmap(pages + page, page) == 0);
+    child = start();
+    CHECK_EQ(mfd_target_write(child, (uintptr_t)pages, "told", 4), 0);
+    CHECK_EQ(mfd_target_read(child, (uintptr_t)pages, copy, 4), 0);
+    CHECK(memcmp(copy, "told", 4) == 0);
+    CHECK_EQ(pages[0], 0); /* the child's alone */
+    CHECK_EQ(mfd_target_write(child, 0, copy, 0), 0);
+    CHECK_EQ(mfd_target_write(child, 0, copy, 1), -EFAULT);
+    CHECK_EQ(mfd_target_write(child, (uintptr_t)pages + page - 2, copy, 4), -EFAULT);
+    CHECK_EQ(mfd_target_write(child, (uintptr_t)secret, copy, 1), -EFAULT); /* read-only */
+    end(child);
+    NEED(munmap(pages, page) == 0);
+}
+
 static void files_are_reopened_and_compared(pid_t pid, int fd, int other)
 {
     int own_fd = -1;
@@ -121,6 +142,7 @@ int main(void)
     NEED(fd >= 0 && other >= 0);
     pid = start();
     memory_is_read_whole_or_not_at_all(pid);
+    memory_is_written_whole_or_not_at_all();
     files_are_reopened_and_compared(pid, fd, other);
     flags_are_those_of_the_number(pid, fd, other);
     end(pid);

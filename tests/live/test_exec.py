@@ -52,13 +52,6 @@ def test_not_found(meshfd: Meshfd, processes: Processes) -> None:
     assert "no-such-command-anywhere" in one_line(done)
 
 
-def test_not_there_yet(meshfd: Meshfd, processes: Processes) -> None:
-    """What is understood and cannot be carried out is refused before the command runs."""
-    done = processes.run(meshfd.exec("echo", "ran", options=("--route", ":80=unix:@a")))
-    assert done.code == 125
-    assert "does not do that yet" in one_line(done)
-
-
 def test_path_not_found(meshfd: Meshfd, processes: Processes, tmp_path: Path) -> None:
     """So does a path that leads nowhere."""
     done = processes.run(meshfd.exec(tmp_path / "nothing"))

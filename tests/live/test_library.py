@@ -218,6 +218,54 @@ async def test_verdicts(target: str, said: str) -> None:
     assert program.statistics().asked == 1
 
 
+async def test_verdicts_that_name_a_unix_socket(tmp_path: Path) -> None:
+    """They are carried out where some route names one, and else refused: nothing is prepared."""
+    where = str(tmp_path / "greeter.sock")
+    verdict = meshfd.parse_target(f"unix:{where}")
+
+    async def decide(call: meshfd.Call) -> meshfd.Verdict:
+        assert str(call.asked) == f"{FIRST}:80"
+        return verdict
+
+    with Greeter(where=where), open_talk() as talk:
+        async with meshfd.spawn(
+            TALK,
+            routes=[f"{FIRST}:80=ask", f"{SECOND}:80=unix:@none"],
+            decide=decide,
+            stdin=talk.stdin_fd,
+            stdout=talk.stdout_fd,
+        ) as program:
+            talk.tell(f"{FIRST} 80")
+            assert await talk.line() == f"{FIRST} hello"
+            await program.signal(signal.SIGTERM)
+            first, *_ = [event async for event in program]
+    assert isinstance(first, meshfd.Redirected)
+    assert first.given == meshfd.UnixAddress(where)
+
+
+async def test_verdicts_that_name_a_unix_socket_unprepared() -> None:
+    """Where no route names one, such a verdict is an error, which ends the context."""
+
+    async def decide(_: meshfd.Call) -> meshfd.Verdict:
+        return meshfd.parse_target("unix:@none")
+
+    with open_talk() as talk:
+        spawned = meshfd.spawn(TALK, decide=decide, stdin=talk.stdin_fd, stdout=talk.stdout_fd)
+        with pytest.raises(ValueError, match="only if some route does"):  # noqa: PT012
+            async with spawned as program:
+                talk.tell(f"{FIRST} 80")
+                await program.wait()
+
+
+async def test_routes_that_need_another_filter() -> None:
+    """The filter stays as it was when the program was started, and routes must do with it."""
+    async with meshfd.spawn(SLEEP, routes=[f"{FIRST}=deny"]) as program:
+        await program.set_routes([f"{FIRST}=pass"])
+        for route in (f"{FIRST}=unix:@a", f"udp:{FIRST}=pass"):
+            with pytest.raises(ValueError, match="need a program that was started with such a"):
+                await program.set_routes([route])
+
+
 async def test_ask_routes_alone_ask() -> None:
     """With a route that asks, calls that no route matches are not asked about."""
     calls: list[str] = []

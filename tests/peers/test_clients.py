@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support.builds import Builds
-from tests.support.command import KINDS, Meshfd, Way
+from tests.support.command import KINDS, VIRTUAL, VIRTUAL_PORT, Meshfd, Way
 from tests.support.need import require_tool
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -75,6 +76,48 @@ def test_client(
     command = CLIENTS[name](way, builds)
     done = processes.run(meshfd.exec(*command, options=way.options + extra), env=without_proxies())
     assert (done.code, done.out) == (0, "served /\n"), done.err
+
+
+@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "create")], ids=str)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_client_of_a_unix_socket(
+    name: str,
+    extra: tuple[str, ...],
+    meshfd: Meshfd,
+    builds: Builds,
+    processes: Processes,
+    tmp_path: Path,
+) -> None:
+    """So it does when the server has nothing but a unix socket."""
+    meshfd.need()
+    command = CLIENTS[name](Way(VIRTUAL, VIRTUAL_PORT), builds)
+    where = tmp_path / "http.sock"
+    options = ("--route", f"{VIRTUAL}:{VIRTUAL_PORT}=unix:{where}", *extra)
+    with HttpServer(str(where)):
+        done = processes.run(meshfd.exec(*command, options=options), env=without_proxies())
+    assert (done.code, done.out) == (0, "served /\n"), done.err
+
+
+@pytest.mark.parametrize("variant", ["", "static", "i386"])
+@pytest.mark.parametrize("mode", ["level", "edge", "select", "poll"])
+def test_event_loop_of_a_unix_socket(
+    mode: str,
+    variant: str,
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    tmp_path: Path,
+) -> None:
+    """A registration made before connect() is about the unix socket that stands in."""
+    meshfd.need()
+    where = tmp_path / "http.sock"
+    way = (VIRTUAL, str(VIRTUAL_PORT))
+    options = ("--route", f"{VIRTUAL}:{VIRTUAL_PORT}=unix:{where}")
+    with HttpServer(str(where)):
+        done = processes.run(
+            meshfd.exec(program("event_loop", variant), mode, *way, options=options)
+        )
+    assert done.lines == ["SO_ERROR: 0", "status: HTTP/1.0 200 OK", "body: served /"], done.err
 
 
 @pytest.mark.parametrize("track", ["connect", "create"])

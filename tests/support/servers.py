@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import socket
+import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,17 @@ def listening_socket(
     listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     listening.settimeout(DEADLINE_S)
     listening.bind((LOOPBACK[family], 0))
+    listening.listen(backlog)
+    return listening
+
+
+def unix_listening(where: str, backlog: int = 128) -> socket.socket:
+    """Return a listening unix socket at a path that every user may connect to, or ``@`` a name."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.settimeout(DEADLINE_S)
+    listening.bind("\0" + where[1:] if where.startswith("@") else where)
+    if not where.startswith("@"):
+        Path(where).chmod(0o777)
     listening.listen(backlog)
     return listening
 
@@ -97,11 +110,15 @@ class Greeter:
         name: str = "hello",
         family: socket.AddressFamily = socket.AF_INET,
         protocol: int = 0,
+        where: str | None = None,
     ) -> None:
-        """Serve from now until the block's end."""
+        """Serve from now until the block's end; ``where``: on a unix socket."""
         self.name = name
         self.n_greeted = 0
-        self.listening = listening_socket(family, backlog=1024, protocol=protocol)
+        if where is None:
+            self.listening = listening_socket(family, backlog=1024, protocol=protocol)
+        else:
+            self.listening = unix_listening(where, backlog=1024)
         self.listening.settimeout(None)
         self._thread = threading.Thread(target=self._serve, name=f"greeter {name}")
         self._thread.start()
@@ -200,16 +217,85 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def address_string(self) -> str:
+        """Name the client, which has no address when it comes by a unix socket."""
+        return "client"
+
     def log_message(self, *unused: object) -> None:
         """Stay quiet."""
 
 
-class HttpServer:
-    """A real HTTP server in a thread; ``listening`` is its socket."""
+class Echo:
+    """Greets each client and echoes its lines; at "end" it says "bye" and ends its side.
 
-    def __init__(self) -> None:
+    ``where``: None for a TCP socket on loopback, or a unix socket's path, or ``@`` and a name.
+    """
+
+    def __init__(
+        self, where: str | None = None, family: socket.AddressFamily = socket.AF_INET
+    ) -> None:
         """Serve from now until the block's end."""
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+        self.where = where
+        self.listening = listening_socket(family) if where is None else unix_listening(where)
+        self.listening.settimeout(None)
+        self.peers: list[tuple[int, int, int]] = []
+        """SO_PEERCRED of the clients of a unix socket."""
+        self._thread = threading.Thread(target=self._serve, name="echo")
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.listening.accept()
+            except OSError:  # shut down
+                return
+            if self.where is not None:
+                packed = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                pid, uid, gid = struct.unpack("=3i", packed)
+                self.peers.append((pid, uid, gid))
+            threading.Thread(target=self._echo, args=(client,), daemon=True).start()
+
+    def _echo(self, client: socket.socket) -> None:
+        client.settimeout(DEADLINE_S)
+        with client, client.makefile("rb") as lines, contextlib.suppress(OSError):
+            client.sendall(b"hello\n")
+            for line in lines:
+                client.sendall(b"bye\n" if line == b"end\n" else line)
+                if line == b"end\n":
+                    client.shutdown(socket.SHUT_WR)
+                    break
+            read_all(client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.listening.close()
+
+
+class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """An HTTP server on a unix socket."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class HttpServer:
+    """A real HTTP server in a thread; ``listening`` is its socket.
+
+    ``where``: None for a TCP socket on loopback, or a unix socket's path.
+    """
+
+    def __init__(self, where: str | None = None) -> None:
+        """Serve from now until the block's end."""
+        self._server: socketserver.BaseServer
+        if where is None:
+            self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+        else:
+            self._server = _UnixServer(where, _Answer)
+            Path(where).chmod(0o777)
         self.listening = self._server.socket
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

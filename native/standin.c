@@ -1,0 +1,379 @@
+/* standin.c - put a unix socket in the place of a program's TCP socket
+ *
+ * Theory of operation: a connect() that is redirected to a unix socket cannot be carried out in place: a
+ * socket never changes its family. So the agent makes a stream unix socket, connects it, and puts it at every fd
+ * number at which the program has the TCP socket, as dup2(2) would; connect() then returns 0. On a
+ * non-blocking socket it fails with EINPROGRESS, because that is what a TCP socket does even on loopback, and
+ * there are programs that wait for the end of an attempt without having looked whether it was over.
+ * What the program sees of the socket is made to look as before:
+ *   status flags            O_NONBLOCK and those that fcntl(F_SETFL) takes, but O_ASYNC
+ *   close-on-exec           of each number, as it was
+ *   options of SOL_SOCKET   carried over (options.c); those of IP and TCP are kept in a record
+ *   epoll registrations     parked ones are carried out (parked.c), others looked for and made anew (epoll.c)
+ *   addresses, options      answered from the record (standin_calls.c), which is found by SO_COOKIE
+ * Reading, writing, shutdown() and the like are the kernel's: after connect() nothing is in between.
+ *
+ * connect() of a stream unix socket does not wait: it succeeds, or fails at once, with EAGAIN when the
+ * server's queue is full. Any failure makes room for the next endpoint. It is made in the name of the service's
+ * user, which is what a server sees by SO_PEERCRED; the pid there is the agent's, and groups besides the first
+ * are the agent's. Paths are the agent's, not those of a program that has changed its root.
+ *
+ * The program is not told, and cannot be, where it differs: a process that shares the TCP socket since a fork
+ * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed: an epoll instance keeps no file
+ * open, so one in which the TCP socket was put has lost it WATCH_NS later if nobody else had it. Whether a thread waits for the TCP socket in the
+ * kernel is looked at before (waiters.c): then nothing is replaced, and connect() fails with ECONNREFUSED.
+ *
+ * Races: another thread that closes a dup of the socket, and opens something else at its number, between our
+ * look and the replacement, loses that.
+ * Limits: NUMBERS_MAX numbers of one socket; MFD_STANDINS_SETS times _WAYS records, of which the one that was
+ * used longest ago gives way: what it stood for then shows as the unix socket that it is.
+ * Source: unix(7), seccomp_unotify(2) SECCOMP_ADDFD_FLAG_SETFD, kcmp(2), credentials(7). */
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "kernel.h"
+#include "meshfd.h"
+
+#define NUMBERS_MAX 64
+#define WATCH_NS                                                                                   \
+    (100 * MFD_NS_PER_MS) /* the program's own numbers are gone when its call returns */
+#define FLAGS                                                                                      \
+    (O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK) /* SETFL_MASK of fs/fcntl.c but O_ASYNC */
+
+struct numbers { /* fds of the program that are the socket */
+    int fds[NUMBERS_MAX];
+    bool cloexec[NUMBERS_MAX];
+    unsigned n;
+};
+
+/* --- connecting --------------------------------------------------------------------------------------------- */
+
+struct identity {
+    uid_t uid;
+    gid_t gid;
+    bool changed;
+};
+
+/* Be the service's user. Return: 0 or -errno. */
+static int identity_enter(const struct mfd_agent *agent, struct identity *ret_own)
+{
+    struct identity own = {.uid = geteuid(), .gid = getegid()};
+    uid_t uid = agent->service_uid == MFD_ANY ? own.uid : agent->service_uid;
+    gid_t gid = agent->service_gid == MFD_ANY ? own.gid : agent->service_gid;
+
+    own.changed = uid != own.uid || gid != own.gid;
+    *ret_own = own;
+    return own.changed && (setegid(gid) < 0 || seteuid(uid) < 0) ? -errno : 0;
+}
+
+/* As control.c has set it up: files are made in the name of the service (fsuid), and the change of identity
+ * must not have made us dumpable (prctl(2), PR_SET_DUMPABLE). The saved ids allow the way back. */
+static void identity_leave(const struct mfd_agent *agent, const struct identity *own)
+{
+    if (!own->changed || seteuid(own->uid) < 0 || setegid(own->gid) < 0)
+        return;
+    (void)setfsgid(agent->service_gid == MFD_ANY ? own->gid : agent->service_gid);
+    (void)setfsuid(agent->service_uid == MFD_ANY ? own->uid : agent->service_uid);
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* mfd_standin_open - connect to a unix socket
+ * @ret_fd: connected, non-blocking, owned by the caller
+ * Return: 0 or -errno: another endpoint may serve. */
+int mfd_standin_open(struct mfd_agent *agent, const struct mfd_endpoint *endpoint, int *ret_fd)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + endpoint->path_size);
+    MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct identity own;
+    int error;
+
+    if (fd < 0)
+        return -errno;
+    memcpy(name.sun_path, endpoint->path, endpoint->path_size);
+    if (endpoint->path[0] != '\0')
+        length++; /* a path ends in NUL, an abstract name does not */
+    error = identity_enter(agent, &own);
+    if (error == 0 && connect(fd, (const struct sockaddr *)&name, length) < 0)
+        error = -errno;
+    identity_leave(agent, &own);
+    if (error == 0)
+        *ret_fd = mfd_take_fd(&fd);
+    return error;
+}
+
+/* --- the record ---------------------------------------------------------------------------------------------- */
+
+static struct mfd_standin *set_of(struct mfd_standins *standins, uint64_t cookie)
+{
+    return standins->records[cookie % MFD_STANDINS_SETS];
+}
+
+static struct mfd_standin *new_record(struct mfd_standins *standins, uint64_t cookie)
+{
+    struct mfd_standin *set = set_of(standins, cookie);
+    struct mfd_standin *oldest = &set[0];
+
+    for (unsigned i = 1; i < MFD_STANDINS_WAYS; i++)
+        if (set[i].used < oldest->used) /* a free one was never used */
+            oldest = &set[i];
+    *oldest = (struct mfd_standin){.cookie = cookie, .used = ++standins->clock};
+    standins->n_made++;
+    return oldest;
+}
+
+/* mfd_standin_find - the record of the stand-in that the target has at fd
+ * Return: NULL when it is none, or out of reach. */
+struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, pid_t pid, int fd)
+{
+    struct mfd_standin *set;
+    MFD_CLOSE int own_fd = -1;
+    uint64_t cookie;
+
+    if (agent->standins.n_made == 0 || mfd_target_open_fd(pid, fd, &own_fd) < 0)
+        return NULL;
+    cookie = mfd_socket_cookie(own_fd);
+    set = set_of(&agent->standins, cookie);
+    for (unsigned i = 0; cookie != 0 && i < MFD_STANDINS_WAYS; i++) {
+        if (set[i].cookie == cookie) {
+            set[i].used = ++agent->standins.clock;
+            return &set[i];
+        }
+    }
+    return NULL;
+}
+
+/* The address that the kernel would give a connection from a socket bound to @bound (wildcard and port 0: to
+ * nothing): a datagram socket that is connected there is asked. Where no way leads there, it would be
+ * loopback's. */
+static void choose_local(int domain, const struct mfd_address *bound,
+                         const struct mfd_address *peer, struct mfd_address *ret_local)
+{
+    static const struct mfd_address loopback = {
+        .family = AF_INET, .port = 1, .bytes = {127, 0, 0, 1}};
+    MFD_CLOSE int fd = socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct mfd_address from = *bound;
+    union mfd_sockaddr sockaddr;
+    const int off = 0;
+    socklen_t length;
+
+    *ret_local = *bound;
+    if (fd < 0)
+        return;
+    from.port = 0;
+    if (domain == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    if (!mfd_address_is_wildcard(bound) &&
+        (mfd_address_format(&from, domain, &sockaddr, &length) < 0 ||
+         bind(fd, &sockaddr.any, length) < 0))
+        return;
+    if (mfd_address_format(peer, domain, &sockaddr, &length) < 0 ||
+        connect(fd, &sockaddr.any, length) < 0) {
+        (void)mfd_address_format(&loopback, domain, &sockaddr, &length);
+        if (connect(fd, &sockaddr.any, length) < 0)
+            return;
+    }
+    length = sizeof(sockaddr);
+    if (getsockname(fd, &sockaddr.any, &length) < 0 ||
+        mfd_address_parse(&sockaddr, length, &from) < 0)
+        return;
+    if (bound->port != 0)
+        from.port = bound->port;
+    *ret_local = from;
+}
+
+static void fill_record(struct mfd_standin *record, const struct mfd_attempt *attempt, int tcp_fd)
+{
+    struct mfd_address bound = {.family = attempt->sockaddr.any.sa_family};
+    union mfd_sockaddr sockaddr;
+    socklen_t length = sizeof(sockaddr);
+    int protocol = IPPROTO_TCP;
+
+    (void)mfd_socket_option(tcp_fd, SOL_SOCKET, SO_PROTOCOL, &protocol);
+    record->told_cookie = mfd_socket_cookie(tcp_fd);
+    record->domain = attempt->sockaddr.any.sa_family;
+    record->protocol = (uint16_t)protocol;
+    record->peer = attempt->meant;
+    if (getsockname(tcp_fd, &sockaddr.any, &length) == 0)
+        (void)mfd_address_parse(&sockaddr, length, &bound);
+    if (bound.port != 0 && !mfd_address_is_wildcard(&bound))
+        record->local = bound;
+    else
+        choose_local(record->domain, &bound, &record->peer, &record->local);
+    mfd_standin_options_read(record, tcp_fd);
+}
+
+/* --- replacing ----------------------------------------------------------------------------------------------- */
+
+struct entry { /* of getdents64(2) */
+    uint64_t inode;
+    int64_t offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+
+static void add_number(struct numbers *numbers, pid_t pid, int fd)
+{
+    unsigned long flags = 0;
+
+    if (numbers->n == NUMBERS_MAX || mfd_target_fd_flags(pid, fd, &flags) < 0)
+        return;
+    numbers->cloexec[numbers->n] = (flags & O_CLOEXEC) != 0;
+    numbers->fds[numbers->n++] = fd;
+}
+
+/* The call's own number first, then those of the program's other fds that are the same open file. */
+static void find_numbers(const struct mfd_notification *call, int tcp_fd, struct numbers *ret)
+{
+    static _Alignas(struct entry) char room[8192];
+    const int own = (int)call->call.args[0];
+    MFD_CLOSE int fds = -1;
+    char path[32];
+    long n;
+
+    ret->n = 0;
+    add_number(ret, call->pid, own);
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", call->pid);
+    fds = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (fds >= 0 && (n = syscall(SYS_getdents64, fds, room, sizeof(room))) > 0) {
+        for (long at = 0; at < n;) {
+            const struct entry *entry = (const void *)&room[at];
+            int fd = (int)strtol(entry->name, NULL, 10);
+
+            at += entry->size;
+            if (entry->name[0] != '.' && fd != own &&
+                mfd_target_same_file(call->pid, fd, tcp_fd) == 1)
+                add_number(ret, call->pid, fd);
+        }
+    }
+}
+
+static void carry_flags(int from_fd, int to_fd)
+{
+    (void)fcntl(to_fd, F_SETFL, fcntl(from_fd, F_GETFL) & FLAGS);
+}
+
+/* Return: 0; -ENOENT: the target is gone; -errno: the call's own number could not be replaced. */
+static int replace_all(const struct mfd_notification *call, const struct numbers *numbers, int fd)
+{
+    for (unsigned i = 0; i < numbers->n; i++) {
+        int error = mfd_replace_fd(call, fd, numbers->fds[i], numbers->cloexec[i]);
+
+        if (error < 0 && (i == 0 || error == -ENOENT))
+            return error;
+    }
+    return 0;
+}
+
+/* --- did anybody else have it? ---------------------------------------------------------------------------- */
+
+/* Watch one socket at a time that is being replaced; takes no hold of it. */
+static void watch(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd)
+{
+    struct mfd_watched *watched = &agent->standins.watched;
+    struct epoll_event event = {0};
+    MFD_CLOSE int epoll_fd = -1;
+
+    if (watched->due_ns != 0 || ((agent->noticed >> MFD_NOTICE_SHARED) & 1) != 0)
+        return;
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, tcp_fd, &event) < 0)
+        return;
+    *watched = (struct mfd_watched){
+        .due_ns = attempt->call.received_ns + WATCH_NS,
+        .number = tcp_fd,
+        .pid = attempt->call.pid,
+        .asked = attempt->asked,
+    };
+    watched->epoll_fd = mfd_take_fd(&epoll_fd);
+}
+
+/* mfd_standin_expire - is the socket that was watched still somebody's? */
+void mfd_standin_expire(struct mfd_agent *agent, uint64_t now_ns)
+{
+    struct mfd_watched *watched = &agent->standins.watched;
+    struct kcmp_epoll_slot slot = {.efd = (uint32_t)watched->epoll_fd,
+                                   .tfd = (uint32_t)watched->number};
+
+    if (watched->due_ns == 0 || watched->due_ns > now_ns)
+        return;
+    if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, (long)watched->epoll_fd, &slot) >= 0)
+        mfd_control_notice(agent, MFD_NOTICE_SHARED, watched->pid, 0, &watched->asked, MFD_ANY);
+    mfd_close_at(&watched->epoll_fd);
+    watched->due_ns = 0;
+}
+
+/* mfd_standin_next_ns - when to look; UINT64_MAX: nothing is watched */
+uint64_t mfd_standin_next_ns(const struct mfd_standins *standins)
+{
+    return standins->watched.due_ns == 0 ? UINT64_MAX : standins->watched.due_ns;
+}
+
+/* --- replacing, all in all ----------------------------------------------------------------------------------- */
+
+/* The TCP socket stays what it was. */
+static int refuse(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                  enum mfd_notice notice, int error)
+{
+    mfd_parked_settle(agent, attempt->call.pid, (int)attempt->call.call.args[0]);
+    mfd_control_notice(agent, notice, attempt->call.pid, error, &attempt->asked, MFD_ANY);
+    return -ECONNREFUSED;
+}
+
+/* mfd_standin_replace - put a connected unix socket where the program has its TCP socket
+ * @tcp_fd, @standin_fd: the agent's duplicates, taken over
+ * Return: the answer: 0, -EINPROGRESS; -ECONNREFUSED, and a notice says why; -ENOENT: the target is gone. */
+int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
+                        int standin_fd, bool blocking)
+{
+    const struct mfd_notification *call = &attempt->call;
+    MFD_CLOSE int old_fd = tcp_fd;
+    MFD_CLOSE int fd = standin_fd;
+    struct mfd_registrations *registrations = NULL;
+    uint64_t parked = mfd_socket_cookie(old_fd);
+    struct mfd_standin *record;
+    struct numbers numbers;
+    int error = 0;
+
+    find_numbers(call, old_fd, &numbers);
+    if (numbers.n == 0)
+        return mfd_notify_is_alive(call) ? refuse(agent, attempt, MFD_NOTICE_STANDIN, EBADF)
+                                         : -ENOENT;
+    if (mfd_waiters_exist(call->pid, numbers.fds, numbers.n))
+        return refuse(agent, attempt, MFD_NOTICE_WAITED_FOR, 0);
+    if (mfd_parked_is_registered(agent, old_fd))
+        error = mfd_epoll_collect(call->pid, numbers.fds, numbers.n, &registrations);
+    if (error < 0)
+        return refuse(agent, attempt, MFD_NOTICE_STANDIN, -error);
+    if (!mfd_notify_is_alive(call)) {
+        (void)mfd_epoll_restore(registrations, -1);
+        return -ENOENT;
+    }
+    carry_flags(old_fd, fd);
+    mfd_options_carry_standin(old_fd, fd);
+    record = new_record(&agent->standins, mfd_socket_cookie(fd));
+    fill_record(record, attempt, old_fd);
+    record->untold = !blocking;
+    watch(agent, attempt, old_fd);
+    mfd_close_at(&old_fd); /* so that the TCP socket ends with its last number */
+    error = replace_all(call, &numbers, fd);
+    if (error < 0) {
+        (void)mfd_epoll_restore(registrations, -1);
+        return error == -ENOENT ? error : refuse(agent, attempt, MFD_NOTICE_STANDIN, -error);
+    }
+    error = mfd_epoll_restore(registrations, fd);
+    if (error < 0)
+        mfd_control_notice(agent, MFD_NOTICE_PARKED, call->pid, -error, &attempt->asked, MFD_ANY);
+    mfd_parked_replace(agent, parked, fd);
+    agent->stats->standins++;
+    return blocking ? 0 : -EINPROGRESS;
+}
