@@ -23,7 +23,13 @@ from tests.support.waiting import DEADLINE_S, wait_until
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLES: Final = sorted(path.name for path in (ROOT / "conf").glob("*.toml"))
-RUN_HERE: Final = ["activation.toml", "demo.toml", "redirect.toml", "services.toml"]
+RUN_HERE: Final = [
+    "activation.toml",
+    "demo.toml",
+    "redirect.toml",
+    "services.toml",
+    "unix-and-udp.toml",
+]
 PORT: Final = re.compile(r"\b18\d\d\d\b")  # what the examples listen on
 
 Status = dict[str, Any]
@@ -181,6 +187,18 @@ def test_redirect(example: Example) -> None:
         "127.66.0.2:80: 200",
         "127.66.0.3:80: 200",
         "127.66.7.7:9: [Errno 113] No route to host",
+    ]
+    example.see_nothing_left()
+
+
+@pytest.mark.live
+def test_unix_and_udp(example: Example) -> None:
+    """Its client reaches a unix socket and a UDP port, under the addresses that it asked for."""
+    done = example.run("unix-and-udp.toml").finish()
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if " says " in line] == [
+        "app says hello and is 127.66.0.1 80",
+        "clock says late and is 127.66.0.1 37",
     ]
     example.see_nothing_left()
 
