@@ -235,7 +235,11 @@ static void handle_call(struct mfd_agent *self, const struct mfd_notification *c
         mfd_answer(self, call, -EFAULT);
         break;
     case MFD_CALL_OTHER:
-        mfd_answer_continue(self, call);
+        /* socketcall(2) of a program out of reach: its arguments could become anything */
+        if (call->call.in_memory && (self->flags & MFD_SETUP_STRICT) != 0)
+            mfd_answer(self, call, -EACCES);
+        else
+            mfd_answer_continue(self, call);
         break;
     }
 }

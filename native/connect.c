@@ -64,7 +64,7 @@ static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
         mfd_answer_continue(agent, &attempt->call);
         return;
     }
-    mode = mfd_mode_enter(fd);
+    mode = socket->protocol == IPPROTO_UDP ? mfd_mode_none(fd) : mfd_mode_enter(fd);
     error = connect(fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
     mfd_inplace_answer(agent, &attempt->call, fd, mfd_mode_leave(&mode), error,
                        error == EINPROGRESS);
@@ -150,11 +150,13 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
         as_asked(agent, attempt, socket); /* a send that found a connection, or an attempt */
         return false;
     }
+    if (socket->protocol ==
+        IPPROTO_UDP) { /* it may be connected at any time, and that never waits */
+        ret->mode = mfd_mode_none(socket->fd);
+        return true;
+    }
     ret->mode = mfd_mode_enter(socket->fd);
-    /* a UDP socket may be connected at any time */
-    error = socket->leased || socket->protocol == IPPROTO_UDP
-                ? EAFNOSUPPORT
-                : mfd_inplace_ask(socket->fd, socket->domain);
+    error = socket->leased ? EAFNOSUPPORT : mfd_inplace_ask(socket->fd, socket->domain);
     if (error == EAFNOSUPPORT)
         return true;
     agent->stats->passed++;
@@ -450,7 +452,10 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
     /* EINVAL, whatever the memory holds */
     if (length < (int)sizeof(sa_family_t) || length > MFD_SOCKADDR_MAX) {
         mfd_socket_let_go(agent, call->pid, fd_of(call));
-        mfd_answer_continue(agent, call);
+        if (is_strict(agent) && call->call.in_memory) /* it could be another one by then */
+            mfd_answer(agent, call, -EINVAL);
+        else
+            mfd_answer_continue(agent, call);
         return;
     }
     if (mfd_standin_connect(agent, call))

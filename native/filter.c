@@ -37,7 +37,8 @@
 #define SOCK_TYPE_BITS 0xf /* linux/net.h: SOCK_TYPE_MASK */
 #define SOCKADDR_MIN 16    /* sizeof(struct sockaddr_in) */
 #define SOCKADDR_MAX 128   /* sizeof(struct sockaddr_storage) */
-#define SENDTO_ADDRESS 4   /* the argument's number */
+#define IO_URING_CALLS 3
+#define SENDTO_ADDRESS 4 /* the argument's number */
 #define RECVFROM_ADDRESS 4
 
 #define AT_NR offsetof(struct seccomp_data, nr)
@@ -245,8 +246,9 @@ static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
 static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
                       const struct mfd_filter_features *features)
 {
-    if (!features->io_uring)
-        result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup, DO_FAIL(ENOSYS));
+    /* also for a ring that was inherited: setup, enter and register have successive numbers */
+    for (uint32_t i = 0; i < IO_URING_CALLS && !features->io_uring; i++)
+        result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup + i, DO_FAIL(ENOSYS));
     if (features->create)
         socket_block(as, abi->socket);
     if (features->strict || features->standins) /* on a stand-in, of any length */
@@ -295,6 +297,7 @@ unsigned mfd_filter_build(const struct mfd_filter_features *features,
     begin = block_if(&as, mfd_abi_native.arch);
     load(&as, AT_NR);
 #ifdef MFD_X32_BIT
+    result_if(&as, BPF_JEQ, UINT32_MAX, DO_ALLOW); /* a tracer has it skipped (ptrace(2)) */
     result_if(&as, BPF_JGE, MFD_X32_BIT, DO_FAIL(ENOSYS));
 #endif
     abi_rules(&as, &mfd_abi_native, features);

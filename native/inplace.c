@@ -36,6 +36,12 @@ struct mfd_mode mfd_mode_enter(int fd)
     return mode;
 }
 
+/* mfd_mode_none - for a socket whose connect() never waits: nothing is changed, nor put back */
+struct mfd_mode mfd_mode_none(int fd)
+{
+    return (struct mfd_mode){.fd = fd, .flags = O_NONBLOCK};
+}
+
 /* mfd_mode_leave - as the program has it
  * Return: whether the socket is blocking. */
 bool mfd_mode_leave(const struct mfd_mode *mode)
@@ -105,7 +111,7 @@ static bool try_to_end(struct mfd_agent *agent, const struct mfd_notification *c
 
     (void)agent;
     (void)call;
-    if (error == EALREADY && trial->wake == MFD_WAKE_READY)
+    if (error == EALREADY && trial->wake != MFD_WAKE_TIMEOUT)
         return false;
     if (error == EALREADY && trial->progress == MADE_IT)
         error = EINPROGRESS;
@@ -128,7 +134,7 @@ void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *
         under_way = under_way || error == 0;
     } else if (under_way) {
         const struct mfd_wait_plan plan = {
-            .try = try_to_end,
+            .proceed = try_to_end,
             .events = EPOLLOUT,
             .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
         };

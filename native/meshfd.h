@@ -68,6 +68,7 @@ int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 int mfd_target_pidfd(pid_t pid, int *ret_fd);
 pid_t mfd_target_process(pid_t pid);
 enum mfd_signalled mfd_target_signalled(pid_t pid);
+bool mfd_target_is_capable(pid_t pid);
 void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
@@ -79,6 +80,7 @@ int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 enum mfd_wake {
     MFD_WAKE_READY,
     MFD_WAKE_TIMEOUT,
+    MFD_WAKE_SIGNAL, /* what was done so far is the result; nothing: the call is interrupted */
 };
 
 struct mfd_trial { /* to carry a call out now */
@@ -86,6 +88,7 @@ struct mfd_trial { /* to carry a call out now */
     enum mfd_wake wake;
     uint32_t progress; /* the call's own, from one trial to the next */
     int result;        /* out: what the call returns, or -errno */
+    bool again;        /* out: it could go on at once, but others have their turn first */
 };
 
 /* Return: whether the call is over; then trial->result is set. */
@@ -93,18 +96,15 @@ typedef bool mfd_wait_try(struct mfd_agent *agent, const struct mfd_notification
                           struct mfd_trial *trial);
 
 struct mfd_wait_plan {
-    mfd_wait_try *
-    try
-        ;
+    mfd_wait_try *proceed;
     uint32_t events;     /* of epoll(7) */
     uint64_t timeout_ns; /* after the call was received; 0: none */
 };
 
 struct mfd_wait {
     struct mfd_notification call;
-    mfd_wait_try *
-    try
-        ; /* NULL: a free slot */
+    mfd_wait_try *proceed; /* NULL: a free slot */
+    uint32_t events;
     unsigned next_free;
     int fd;
     int pidfd;
@@ -179,6 +179,7 @@ struct mfd_mode {
 };
 
 struct mfd_mode mfd_mode_enter(int fd);
+struct mfd_mode mfd_mode_none(int fd);
 bool mfd_mode_leave(const struct mfd_mode *mode);
 int mfd_inplace_ask(int fd, int domain);
 bool mfd_inplace_has_error(int fd);
@@ -244,7 +245,7 @@ struct mfd_name {
     uint64_t cookie; /* of the socket; 0: a free place */
     struct mfd_address asked;
     struct mfd_address given;
-    uint32_t used; /* the clock then */
+    uint64_t used; /* the clock then */
     pid_t process; /* that connected it, under the number fd */
     int fd;
     bool pinned; /* a connected UDP socket, which follows its upstream */
@@ -252,7 +253,7 @@ struct mfd_name {
 
 struct mfd_names {
     struct mfd_name names[MFD_NAMES_MAX];
-    uint32_t clock;
+    uint64_t clock;
     uint32_t n_unchecked; /* of them, since the route table was replaced */
 };
 
@@ -270,10 +271,11 @@ void mfd_names_step(struct mfd_agent *agent);
 
 #define MFD_DATAGRAM_MAX 65535 /* of UDP: an IP packet's length */
 #define MFD_CONTROL_MAX 4096   /* bytes of control messages */
+#define MFD_MESSAGES_TURN 32   /* of one call, before others have their turn */
 
-struct mfd_message { /* struct msghdr, as the target has it */
-    uint64_t name;
-    uint32_t name_size;
+struct mfd_message {    /* struct msghdr, as the target has it */
+    uint64_t name;      /* 0: none */
+    uint32_t name_size; /* at most MFD_SOCKADDR_MAX; 0 without a name */
     uint64_t iov;
     uint64_t n_iov;
     uint64_t control;

@@ -13,6 +13,7 @@
  * which IP's whole set has room several times; UIO_MAXIOV iovecs, as everywhere.
  * Source: recvmsg(2), cmsg(3), process_vm_readv(2). */
 #include <limits.h>
+#include <netinet/udp.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -20,6 +21,7 @@
 #include "meshfd.h"
 
 #define IOV_MAX_ 1024 /* linux/uio.h: UIO_MAXIOV */
+#define ROOM (MFD_DATAGRAM_MAX + 1)
 #define COMPAT_ALIGN(size) (((size) + 3) & ~(size_t)3)
 
 /* struct msghdr and what surrounds it, in 32 bits. Source: net/compat.c. */
@@ -47,7 +49,7 @@ struct compat_cmsg {
 static struct { /* one thread, one message at a time */
     struct iovec remote[IOV_MAX_];
     struct iovec local;
-    uint8_t payload[MFD_DATAGRAM_MAX + 1];
+    uint8_t payload[ROOM];
     _Alignas(struct cmsghdr) uint8_t control[MFD_CONTROL_MAX];
     uint8_t compat_control[MFD_CONTROL_MAX];
 } scratch;
@@ -117,23 +119,25 @@ int mfd_message_name(const struct mfd_notification *call, const struct mfd_messa
                      union mfd_sockaddr *ret)
 {
     memset(ret, 0, sizeof(*ret));
+    if (message->name_size > sizeof(ret->bytes))
+        return -EINVAL;
     return mfd_target_read(call->pid, message->name, ret->bytes, message->name_size);
 }
 
 /* The iovecs, into scratch. A message without an array (sendto(), recvfrom()) is its own only one.
- * @ret_size: of all; SIZE_MAX when they are more than UDP could send
+  * @ret_size: of all, cut off at ROOM, which is more than UDP can send
  * Return: 0; -EFAULT; -EINVAL. */
 static int read_iovecs(const struct mfd_notification *call, const struct mfd_message *message,
                        size_t *ret_size)
 {
     struct compat_iovec compat[IOV_MAX_];
-    uint64_t size = 0;
+    size_t size = 0;
     int error = 0;
 
     if (call->call.kind == MFD_CALL_SENDTO || call->call.kind == MFD_CALL_RECVFROM) {
+        *ret_size = message->n_iov < ROOM ? message->n_iov : ROOM;
         scratch.remote[0] =
-            (struct iovec){.iov_base = (void *)(uintptr_t)message->iov, .iov_len = message->n_iov};
-        *ret_size = message->n_iov;
+            (struct iovec){.iov_base = (void *)(uintptr_t)message->iov, .iov_len = *ret_size};
         return 0;
     }
     if (call->call.compat) {
@@ -149,9 +153,9 @@ static int read_iovecs(const struct mfd_notification *call, const struct mfd_mes
     for (uint64_t i = 0; i < message->n_iov && error == 0; i++) {
         if (scratch.remote[i].iov_len > (size_t)(call->call.compat ? INT32_MAX : SSIZE_MAX))
             error = -EINVAL;
+        if (scratch.remote[i].iov_len > ROOM - size)
+            scratch.remote[i].iov_len = ROOM - size;
         size += scratch.remote[i].iov_len;
-        if (size > SSIZE_MAX)
-            size = SSIZE_MAX;
     }
     *ret_size = size;
     return error;
@@ -172,6 +176,8 @@ static int widen_control(size_t size)
     size_t from = 0;
     size_t to = 0;
 
+    if (size < sizeof(struct compat_cmsg))
+        return -EINVAL;
     while (from + sizeof(struct compat_cmsg) <= size) {
         struct compat_cmsg compat;
         struct cmsghdr wide;
@@ -195,7 +201,41 @@ static int widen_control(size_t size)
     return (int)to;
 }
 
-/* Return: bytes in scratch.control; -EFAULT; -EINVAL; -ENOBUFS. */
+/* May everybody send this control message? For the others the kernel wants a privilege, and looks at the
+ * agent, who sends. Source: net/core/sock.c (__sock_cmsg_send), net/ipv4/ip_sockglue.c (ip_cmsg_send),
+ * net/ipv6/datagram.c (ip6_datagram_send_ctl). */
+static bool is_plain(const struct cmsghdr *one)
+{
+    static const struct {
+        int level;
+        int type;
+    } plain[] = {
+        {SOL_SOCKET, SO_TIMESTAMPING}, {SOL_SOCKET, SO_TXTIME},       {SOL_SOCKET, SCM_RIGHTS},
+        {SOL_SOCKET, SCM_CREDENTIALS}, {IPPROTO_IP, IP_TTL},          {IPPROTO_IP, IP_TOS},
+        {IPPROTO_IP, IP_PKTINFO},      {IPPROTO_IPV6, IPV6_PKTINFO},  {IPPROTO_IPV6, IPV6_HOPLIMIT},
+        {IPPROTO_IPV6, IPV6_TCLASS},   {IPPROTO_IPV6, IPV6_DONTFRAG}, {IPPROTO_UDP, UDP_SEGMENT},
+    };
+
+    for (size_t i = 0; i < MFD_COUNT(plain); i++)
+        if (one->cmsg_level == plain[i].level && one->cmsg_type == plain[i].type)
+            return true;
+    return false;
+}
+
+/* The agent lends nobody its rights. What is malformed the kernel refuses.
+ * Return: the size; -EPERM. */
+static int check_control(const struct mfd_notification *call, int size)
+{
+    struct msghdr message = {.msg_control = scratch.control, .msg_controllen = (size_t)size};
+
+    for (struct cmsghdr *one = size == 0 ? NULL : CMSG_FIRSTHDR(&message); one != NULL;
+         one = CMSG_NXTHDR(&message, one))
+        if (!is_plain(one) && !mfd_target_is_capable(call->pid))
+            return -EPERM;
+    return size;
+}
+
+/* Return: bytes in scratch.control; -EFAULT; -EINVAL; -ENOBUFS; -EPERM. */
 static int read_control(const struct mfd_notification *call, const struct mfd_message *message)
 {
     uint8_t *to = call->call.compat ? scratch.compat_control : scratch.control;
@@ -208,7 +248,8 @@ static int read_control(const struct mfd_notification *call, const struct mfd_me
     error = mfd_target_read(call->pid, message->control, to, message->control_size);
     if (error < 0)
         return error;
-    return call->call.compat ? widen_control(message->control_size) : (int)message->control_size;
+    error = call->call.compat ? widen_control(message->control_size) : (int)message->control_size;
+    return error < 0 ? error : check_control(call, error);
 }
 
 /* mfd_message_gather - copy payload and control messages of a message to be sent
@@ -255,8 +296,6 @@ int mfd_message_room(const struct mfd_notification *call, const struct mfd_messa
 
     if (error < 0)
         return error;
-    if (size > sizeof(scratch.payload))
-        size = sizeof(scratch.payload);
     /* a 32-bit program's room is measured when it is known what has to go in */
     if (control > MFD_CONTROL_MAX || (call->call.compat && control > 0))
         control = MFD_CONTROL_MAX;

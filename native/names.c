@@ -146,6 +146,8 @@ static void follow(struct mfd_agent *agent, struct mfd_name *name, uint32_t upst
         agent->stats->repinned++;
         return;
     }
+    (void)reconnect(fd, domain,
+                    &name->given); /* none can be reached: where it was, for a better route */
 }
 
 /* mfd_names_step - go on with pinning again */

@@ -8,6 +8,7 @@
  *
  * recvmmsg() goes on to the number that was asked for, or after the first only with what is there
  * (MSG_WAITFORONE), or until its time is over, which is looked at after each datagram, as the kernel does it.
+ * After MFD_MESSAGES_TURN datagrams others have their turn, and a call that does not block ends.
  *
  * What the kernel would say first, it says: nothing is received before the program's message could be read.
  * As in the kernel, a datagram whose place cannot be written is lost (EFAULT).
@@ -108,6 +109,8 @@ static int read_timeout(const struct mfd_notification *call, struct timeout *ret
     }
     if (error < 0)
         return error;
+    if (call->call.compat)
+        wide[1] &= UINT32_MAX; /* what is above is padding (kernel/time/time.c, get_timespec64) */
     if (wide[0] < 0 || wide[1] < 0 || wide[1] >= (int64_t)MFD_NS_PER_S)
         return -EINVAL;
     if (wide[0] > INT32_MAX)
@@ -159,7 +162,7 @@ static bool may_wait(const struct mfd_notification *call, const struct mfd_trial
 
     if (trial->progress > 0 && (flags & MSG_WAITFORONE) != 0)
         return false;
-    return (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0 && trial->wake != MFD_WAKE_TIMEOUT &&
+    return (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0 && trial->wake == MFD_WAKE_READY &&
            !mfd_socket_is_nonblocking(trial->fd);
 }
 
@@ -168,9 +171,10 @@ static bool try_receive(struct mfd_agent *agent, const struct mfd_notification *
                         struct mfd_trial *trial)
 {
     const int flags = flags_of(call) & ~(is_many(call) ? MSG_WAITFORONE : 0);
-    int result = trial->wake == MFD_WAKE_TIMEOUT ? -EAGAIN : 0;
+    const uint32_t end = trial->progress + MFD_MESSAGES_TURN;
+    int result = trial->wake == MFD_WAKE_READY ? 0 : -EAGAIN;
 
-    while (result == 0 && trial->progress < n_messages(call)) {
+    while (result == 0 && trial->progress < n_messages(call) && trial->progress < end) {
         result = receive_one(agent, call, trial->fd, trial->progress, flags);
         if (result < 0 || !is_many(call))
             break;
@@ -178,7 +182,10 @@ static bool try_receive(struct mfd_agent *agent, const struct mfd_notification *
         if (result >= 0)
             trial->progress++;
     }
-    if (result == -EAGAIN && may_wait(call, trial))
+    if (trial->wake == MFD_WAKE_SIGNAL && trial->progress == 0)
+        return false;
+    trial->again = result == 0 && trial->progress == end && end < n_messages(call);
+    if ((result == -EAGAIN || trial->again) && may_wait(call, trial))
         return false;
     if (trial->progress > 0) {
         result = (int)trial->progress;
@@ -191,7 +198,7 @@ static bool try_receive(struct mfd_agent *agent, const struct mfd_notification *
 static void receive_in_place(struct mfd_agent *agent, const struct mfd_notification *call, int fd)
 {
     const struct mfd_wait_plan plan = {
-        .try = try_receive,
+        .proceed = try_receive,
         .events = EPOLLIN,
         .timeout_ns = mfd_socket_timeout_ns(fd, SO_RCVTIMEO),
     };
@@ -202,7 +209,8 @@ static void receive_in_place(struct mfd_agent *agent, const struct mfd_notificat
     if (trial.result == 0 && !try_receive(agent, call, &trial)) {
         if (mfd_wait_for(agent, call, fd, &plan, trial.progress) == 0)
             return;
-        trial.result = -ENOMEM; /* too many wait; recv(2) has the word */
+        /* too many wait; recv(2) has the word */
+        trial.result = trial.progress > 0 ? (int)trial.progress : -ENOMEM;
     }
     (void)close(fd);
     mfd_answer(agent, call, trial.result);

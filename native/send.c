@@ -11,8 +11,11 @@
  *   pass       CONTINUE; in a strict service, and beside others in one sendmmsg(), sent as copied
  *   no address as pass
  *
- * A blocking socket without room waits in waits.c. sendmmsg() sends one after the other, and says how many
- * when one fails after the first, or would have to wait (sendmmsg(2) allows both).
+  * A blocking socket without room waits in waits.c. sendmmsg() sends one after the other, and says how many
+ * when one fails after the first; after MFD_MESSAGES_TURN of them others have their turn, and a call that
+ * does not block ends.
+ *
+ * Rights: control messages that need a privilege are sent for the privileged only (message.c).
  *
  * MSG_ZEROCOPY pins the sender's pages until the datagram has left, and these would be the agent's: it fails
  * with ENOBUFS, upon which a program sends without (Documentation/networking/msg_zerocopy.rst).
@@ -59,10 +62,11 @@ static int read_message(const struct mfd_notification *call, uint32_t index,
             call,
             call->call.kind == MFD_CALL_SENDMSG ? args[1] : mfd_message_at(call, args[1], index),
             ret);
-    *ret = (struct mfd_message){
-        .iov = args[1], .n_iov = args[2], .name = args[4], .name_size = (uint32_t)args[5]};
-    /* move_addr_to_kernel() */
-    return args[4] != 0 && (uint32_t)args[5] > MFD_SOCKADDR_MAX ? -EINVAL : 0;
+    *ret = (struct mfd_message){.iov = args[1], .n_iov = args[2], .name = args[4]};
+    if (args[4] == 0) /* then its length says nothing */
+        return 0;
+    ret->name_size = (uint32_t)args[5];
+    return ret->name_size > MFD_SOCKADDR_MAX ? -EINVAL : 0; /* move_addr_to_kernel() */
 }
 
 struct outgoing {
@@ -71,7 +75,8 @@ struct outgoing {
     int domain;
     uint64_t cookie; /* 0: not asked yet */
     union mfd_sockaddr name;
-    socklen_t name_size; /* 0: none */
+    socklen_t name_size;
+    bool is_named;
     struct mfd_address asked;
     struct mfd_match match; /* what is decided about it */
 };
@@ -85,6 +90,7 @@ static int read_name(struct mfd_agent *agent, const struct mfd_message *message,
     int error = mfd_message_name(out->call, message, &out->name);
 
     out->name_size = message->name_size;
+    out->is_named = message->name != 0;
     out->match = (struct mfd_match){.verdict = MFD_PASS, .rule = MFD_ANY};
     if (error < 0 || message->name_size == 0)
         return error;
@@ -118,11 +124,11 @@ static int transmit(const struct outgoing *out, struct msghdr *message, union mf
 
     if ((flags & MSG_ZEROCOPY) != 0)
         return -ENOBUFS;
-    message->msg_name = to_size == 0 ? NULL : to;
+    message->msg_name = out->is_named ? to : NULL;
     message->msg_namelen = to_size;
     if (out->call->call.kind == MFD_CALL_SENDTO) /* which alone can have an address of no length */
         n = sendto(out->fd, payload.iov_base, payload.iov_len, flags | MSG_DONTWAIT | MSG_NOSIGNAL,
-                   &to->any, to_size);
+                   message->msg_name, to_size);
     else
         n = sendmsg(out->fd, message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
     return n < 0 ? -errno : (int)n;
@@ -223,15 +229,22 @@ static int send_one(struct mfd_agent *agent, struct outgoing *out, uint32_t inde
     return transmit(out, &copied, &out->name, out->name_size);
 }
 
+static bool may_wait(const struct mfd_notification *call, const struct mfd_trial *trial)
+{
+    return trial->wake != MFD_WAKE_TIMEOUT && (flags_of(call) & MSG_DONTWAIT) == 0 &&
+           !mfd_socket_is_nonblocking(trial->fd);
+}
+
 /* @trial: progress is how many messages were sent */
 static bool try_send(struct mfd_agent *agent, const struct mfd_notification *call,
                      struct mfd_trial *trial)
 {
+    const uint32_t end = trial->progress + MFD_MESSAGES_TURN;
     struct outgoing out = {.call = call, .fd = trial->fd};
-    int result = trial->wake == MFD_WAKE_TIMEOUT ? -EAGAIN : 0;
+    int result = trial->wake == MFD_WAKE_READY ? 0 : -EAGAIN;
 
     (void)mfd_socket_option(trial->fd, SOL_SOCKET, SO_DOMAIN, &out.domain);
-    while (result >= 0 && trial->progress < n_messages(call)) {
+    while (result >= 0 && trial->progress < n_messages(call) && trial->progress < end) {
         result = send_one(agent, &out, trial->progress);
         if (result < 0 || call->call.kind != MFD_CALL_SENDMMSG)
             break;
@@ -240,9 +253,11 @@ static bool try_send(struct mfd_agent *agent, const struct mfd_notification *cal
         if (result == 0)
             trial->progress++;
     }
+    trial->again = result >= 0 && trial->progress == end && end < n_messages(call);
     trial->result = trial->progress > 0 ? (int)trial->progress : result;
-    return trial->result != -EAGAIN || trial->wake == MFD_WAKE_TIMEOUT ||
-           (flags_of(call) & MSG_DONTWAIT) != 0 || mfd_socket_is_nonblocking(trial->fd);
+    if (trial->wake == MFD_WAKE_SIGNAL)
+        return trial->progress > 0;
+    return !((result == -EAGAIN || trial->again) && may_wait(call, trial));
 }
 
 /* Is there anything in these messages that the kernel should not be left alone with? */
@@ -297,7 +312,7 @@ static void open_fast(struct mfd_agent *agent, const struct mfd_notification *ca
 static void send_in_place(struct mfd_agent *agent, const struct mfd_notification *call, int fd)
 {
     const struct mfd_wait_plan plan = {
-        .try = try_send,
+        .proceed = try_send,
         .events = EPOLLOUT,
         .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
     };
@@ -306,7 +321,8 @@ static void send_in_place(struct mfd_agent *agent, const struct mfd_notification
     if (!try_send(agent, call, &trial)) {
         if (mfd_wait_for(agent, call, fd, &plan, trial.progress) == 0)
             return;
-        trial.result = -ENOBUFS; /* too many wait; send(2) has the word */
+        if (trial.progress == 0)
+            trial.result = -ENOBUFS; /* too many wait; send(2) has the word */
     }
     (void)close(fd);
     mfd_answer(agent, call, trial.result);

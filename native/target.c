@@ -7,6 +7,7 @@
  * privileged; a program that made itself non-dumpable is out of an unprivileged agent's reach (EPERM).
  * Source: process_vm_readv(2), pidfd_getfd(2), kcmp(2), proc(5). */
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,21 @@ int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size)
     if (n < 0)
         return -errno;
     return (size_t)n == size ? 0 : -EFAULT;
+}
+
+/* mfd_target_is_capable - has it CAP_NET_ADMIN and CAP_NET_RAW, in our own user namespace? */
+bool mfd_target_is_capable(pid_t pid)
+{
+    const uint64_t needed = 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW;
+    char text[STATUS_ROOM];
+    char path[32];
+    struct stat theirs;
+    struct stat ours;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+    return read_proc(pid, "status", text, sizeof(text)) == 0 && stat(path, &theirs) == 0 &&
+           stat("/proc/self/ns/user", &ours) == 0 && theirs.st_ino == ours.st_ino &&
+           (status_number(text, "\nCapEff:", 16) & needed) == needed;
 }
 
 /* Before Linux 6.9 a pidfd is a whole process's. */

@@ -3,13 +3,13 @@
  * Theory of operation: a blocking call that the agent carries out itself may have to wait: for a
  * connection to be made, for room to send, for a datagram. The agent does not; the call is put here with a
  * duplicate of its socket, and an epoll instance of the agent's own watches that, while others are served.
- * When something has happened to it, or its deadline (SO_SNDTIMEO, SO_RCVTIMEO) has passed, the call's `try`
- * is run, which says what the call returns, or that it has to wait on. The kernel, too, holds the socket for
+ * When something has happened to it, or its deadline (SO_SNDTIMEO, SO_RCVTIMEO) has passed, the call's
+ * `proceed` is run, which says what the call returns, or that it has to wait on. The kernel, too, holds the socket for
  * as long as such a call lasts, so the duplicate changes nothing that anybody could see; it is closed before
  * the answer, because the program may close the socket next, and must find itself its only holder.
  *
- *   event       try(READY); edge-triggered, for a socket can have an error that is none of this call's
- *   deadline    try(TIMEOUT), which cannot wait on
+ *   event       proceed(READY); edge-triggered, for a socket can have an error that is none of this call's
+ *   deadline    proceed(TIMEOUT), which cannot wait on
  *   signal      answered as the kernel would (below)
  *   target dies forgotten: at once by its pidfd, so that its ports are free again
  *
@@ -32,6 +32,7 @@
 
 #define LOOK_MIN_NS (5 * MFD_NS_PER_MS)   /* after this a signal is looked for first */
 #define LOOK_MAX_NS (100 * MFD_NS_PER_MS) /* and at most so long after the last look */
+#define LOOK_MORE_NS MFD_NS_PER_MS        /* more, for each call that waits: a look takes 20 us */
 #define LOOK_PART 4                       /* in between: a quarter of the time waited */
 
 #define FDS_EACH 2  /* the socket, and the target's pidfd */
@@ -86,7 +87,7 @@ static int take_out(struct mfd_agent *agent, struct mfd_wait *wait)
     watch_no_more(waits, wait->fd);
     watch_no_more(waits, wait->pidfd);
     mfd_close_at(&wait->pidfd);
-    wait->try = NULL;
+    wait->proceed = NULL;
     wait->next_free = waits->first_free;
     waits->first_free = (unsigned)(wait - waits->slots);
     waits->n--;
@@ -133,7 +134,8 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
     waits->first_free = wait->next_free;
     *wait = (struct mfd_wait){
         .call = *call,
-        .try = plan->try,
+        .proceed = plan->proceed,
+        .events = plan->events,
         .fd = fd,
         .pidfd = mfd_take_fd(&pidfd),
         .progress = progress,
@@ -147,7 +149,7 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
 
 /* mfd_wait_for - have a call wait for its socket, and answer it when it is over
  * @fd: the agent's own duplicate; taken over on success
- * @progress: what try() has left there
+ * @progress: what proceed() has left there
  * Return: 0; -EAGAIN when MFD_WAITS_MAX calls wait, or the agent lacks fds or memory; -ESRCH when the
  * target is gone. Nothing is answered then. */
 int mfd_wait_for(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
@@ -158,17 +160,32 @@ int mfd_wait_for(struct mfd_agent *agent, const struct mfd_notification *call, i
     return error == 0 || error == -ESRCH ? error : -EAGAIN;
 }
 
-static void try_again(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_wake wake)
+/* It is ready still, and nothing new will happen: edge-triggered, that is told by asking again. */
+static void watch_anew(const struct mfd_agent *agent, const struct mfd_wait *wait)
+{
+    struct epoll_event event = {
+        .events = wait->events | EPOLLET,
+        .data.u64 = (uint64_t)(wait - agent->waits.slots) * KINDS + FOR_SOCKET,
+    };
+
+    (void)epoll_ctl(agent->waits.epoll_fd, EPOLL_CTL_MOD, wait->fd, &event);
+}
+
+/* Return: whether the call was answered. */
+static bool try_again(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_wake wake)
 {
     struct mfd_notification call = wait->call;
     struct mfd_trial trial = {.fd = wait->fd, .wake = wake, .progress = wait->progress};
 
-    if (!wait->try(agent, &call, &trial)) {
+    if (!wait->proceed(agent, &call, &trial)) {
         wait->progress = trial.progress;
-        return;
+        if (trial.again)
+            watch_anew(agent, wait);
+        return false;
     }
     forget(agent, wait);
     mfd_answer(agent, &call, trial.result);
+    return true;
 }
 
 /* mfd_waits_run - the epoll instance is readable: go on with what is ready, one after the other, so that
@@ -184,7 +201,7 @@ void mfd_waits_run(struct mfd_agent *agent)
         if (event.data.u64 % KINDS == FOR_DEATH)
             forget(agent, wait);
         else
-            try_again(agent, wait, MFD_WAKE_READY);
+            (void)try_again(agent, wait, MFD_WAKE_READY);
     }
 }
 
@@ -192,6 +209,9 @@ static void interrupt(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_s
 {
     struct mfd_notification call = wait->call;
     bool restart = signalled == MFD_SIGNALLED && wait->deadline_ns == UINT64_MAX;
+
+    if (try_again(agent, wait, MFD_WAKE_SIGNAL)) /* what was done so far is not done again */
+        return;
 
     forget(agent, wait);
     mfd_answer(agent, &call, restart ? -ERESTARTSYS : -EINTR);
@@ -214,7 +234,7 @@ static void look(struct mfd_agent *agent, struct mfd_wait *wait, uint64_t now_ns
     wait->suspected = signalled == MFD_SIGNALLED_PERHAPS;
     if (wait->suspected || interval < LOOK_MIN_NS)
         interval = LOOK_MIN_NS;
-    wait->look_ns = now_ns + earlier(interval, LOOK_MAX_NS);
+    wait->look_ns = now_ns + earlier(interval, LOOK_MAX_NS + agent->waits.n * LOOK_MORE_NS);
 }
 
 /* mfd_waits_expire - what is due: deadlines, and looks at signals */
@@ -228,11 +248,11 @@ void mfd_waits_expire(struct mfd_agent *agent, uint64_t now_ns)
     for (unsigned i = 0; waits->n > 0 && i < MFD_WAITS_MAX; i++) {
         struct mfd_wait *wait = &waits->slots[i];
 
-        if (wait->try != NULL && wait->deadline_ns <= now_ns)
-            try_again(agent, wait, MFD_WAKE_TIMEOUT);
-        else if (wait->try != NULL && wait->look_ns <= now_ns)
+        if (wait->proceed != NULL && wait->deadline_ns <= now_ns)
+            (void)try_again(agent, wait, MFD_WAKE_TIMEOUT);
+        else if (wait->proceed != NULL && wait->look_ns <= now_ns)
             look(agent, wait, now_ns);
-        if (wait->try != NULL)
+        if (wait->proceed != NULL)
             next_ns = earlier(next_ns, earlier(wait->look_ns, wait->deadline_ns));
     }
     waits->next_ns = next_ns;
@@ -250,7 +270,7 @@ void mfd_waits_forget(struct mfd_agent *agent, int listener)
     for (unsigned i = 0; agent->waits.n > 0 && i < MFD_WAITS_MAX; i++) {
         struct mfd_wait *wait = &agent->waits.slots[i];
 
-        if (wait->try != NULL && wait->call.listener == listener)
+        if (wait->proceed != NULL && wait->call.listener == listener)
             forget(agent, wait);
     }
 }

@@ -42,7 +42,7 @@ static int put(uint64_t id, pid_t pid, int listener, int fd, uint64_t timeout_ns
 {
     struct mfd_notification call = call_of(id, pid, listener);
     int own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    struct mfd_wait_plan plan = {.try = try_it, .events = EPOLLIN, .timeout_ns = timeout_ns};
+    struct mfd_wait_plan plan = {.proceed = try_it, .events = EPOLLIN, .timeout_ns = timeout_ns};
     int error = mfd_wait_for(&agent, &call, own_fd, &plan, 0);
 
     if (error < 0)

@@ -236,7 +236,8 @@ async def main():
         async for event in agent.events:
             if isinstance(event, Exited):
                 statistics = agent.statistics()
-                print("exited", event.code, statistics.denied, statistics.events_lost, flush=True)
+                counts = f"{statistics.denied} {statistics.events_lost}"
+                os.write(1, f"exited {event.code} {counts}\n".encode())  # others write here, too
                 if "leaves" not in sys.argv:
                     break
 

@@ -9,6 +9,8 @@ import socket
 import pytest
 
 from tests.support.command import VIRTUAL, Meshfd, address_of, written
+from tests.support.need import require_root
+from tests.support.ordinary_user import as_ordinary_user
 from tests.support.processes import Processes, Program, state_of
 from tests.support.programs import Programs
 from tests.support.servers import Echoer, free_port
@@ -145,6 +147,27 @@ def test_waiting_for_a_datagram(
         )
     assert sorted(under) == sorted(bare)  # a thread and the handler speak when they can
     assert "handled" in under
+
+
+@pytest.mark.parametrize("extra", [(), ("--strict",)], ids=str)
+def test_rights_of_a_message(
+    extra: tuple[str, ...], meshfd: Meshfd, program: Programs, processes: Processes
+) -> None:
+    """A control message that needs a privilege needs it of the program, not of meshfd's agent."""
+    meshfd.need()
+    require_root()
+    path = program("datagrams")
+    with Echoer() as server:
+        host, port = server.socket.getsockname()
+        route = f"udp:{VIRTUAL}:{VIRTUAL_PORT}={address_of(server.socket)}"
+        words = ("marked", VIRTUAL, str(VIRTUAL_PORT))
+        options = ("--route", route, *extra)
+        bare = processes.run(as_ordinary_user([str(path), "marked", host, str(port)]))
+        assert bare.lines == ["send with a mark: EPERM"]
+        inner = as_ordinary_user([str(path), *words])
+        assert processes.run(meshfd.exec(*inner, options=options)).lines == bare.lines
+        privileged = processes.run(meshfd.exec(path, *words, options=options))
+        assert privileged.lines == ["send with a mark: 1"]
 
 
 def test_denied(meshfd: Meshfd, program: Programs, processes: Processes) -> None:

@@ -399,6 +399,27 @@ static void waiting(int restart)
     printf("receive: %zd from %s\n", n, named(&source, length));
 }
 
+/* A mark needs a privilege. */
+static void marked(void)
+{
+    int fd = udp_socket(0);
+    struct iovec part = {"x", 1};
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                            .cmsg_level = SOL_SOCKET,
+                            .cmsg_type = SO_MARK}};
+    struct msghdr message = {.msg_name = &server.storage,
+                             .msg_namelen = server.length,
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+
+    say_count("send with a mark", sendmsg(fd, &message, 0));
+}
+
 static void refused(void)
 {
     int fd = udp_socket(0);
@@ -464,6 +485,8 @@ int main(int argc, char **argv)
         waiting(0);
     else if (strcmp(scenario, "restart") == 0)
         waiting(1);
+    else if (strcmp(scenario, "marked") == 0)
+        marked();
     else if (strcmp(scenario, "refused") == 0)
         refused();
     else if (strcmp(scenario, "mixed") == 0)
