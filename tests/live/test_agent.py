@@ -237,7 +237,7 @@ async def main():
             if isinstance(event, Exited):
                 statistics = agent.statistics()
                 counts = f"{statistics.denied} {statistics.events_lost}"
-                os.write(1, f"exited {event.code} {counts}\n".encode())  # others write here, too
+                os.write(1, f"exited {event.code} {counts}\\n".encode())  # others write here, too
                 if "leaves" not in sys.argv:
                     break
 
