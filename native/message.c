@@ -222,16 +222,21 @@ static bool is_plain(const struct cmsghdr *one)
     return false;
 }
 
-/* The agent lends nobody its rights. What is malformed the kernel refuses.
- * Return: the size; -EPERM. */
+/* The agent lends nobody its rights. What is malformed is refused first, as the kernel does (CMSG_OK).
+ * Return: the size; -EINVAL; -EPERM. */
 static int check_control(const struct mfd_notification *call, int size)
 {
     struct msghdr message = {.msg_control = scratch.control, .msg_controllen = (size_t)size};
 
     for (struct cmsghdr *one = size == 0 ? NULL : CMSG_FIRSTHDR(&message); one != NULL;
-         one = CMSG_NXTHDR(&message, one))
+         one = CMSG_NXTHDR(&message, one)) {
+        size_t offset = (size_t)((uint8_t *)one - scratch.control);
+
+        if (one->cmsg_len < sizeof(*one) || one->cmsg_len > (size_t)size - offset)
+            return -EINVAL;
         if (!is_plain(one) && !mfd_target_is_capable(call->pid))
             return -EPERM;
+    }
     return size;
 }
 
