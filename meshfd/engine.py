@@ -87,6 +87,7 @@ _NOTICES: Final = {
     lib.MFD_NOTICE_WAITED_FOR: NoticeKind.WAITED_FOR,
     lib.MFD_NOTICE_STANDIN: NoticeKind.STANDIN,
     lib.MFD_NOTICE_SHARED: NoticeKind.SHARED,
+    lib.MFD_NOTICE_FORBIDDEN: NoticeKind.FORBIDDEN,
 }
 _STAGES: Final = {
     lib.MFD_STAGE_BLOCK: "block",

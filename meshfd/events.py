@@ -127,6 +127,10 @@ class NoticeKind(enum.Enum):
         "another process shares the socket that was replaced by a unix socket: "
         "there it stays unconnected"
     )
+    FORBIDDEN = (
+        "a program of the service has forbidden itself this port (Landlock): the call was left to "
+        "the kernel"
+    )
 
 
 @dataclass(frozen=True, slots=True)

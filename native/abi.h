@@ -47,6 +47,7 @@ struct mfd_abi {
     int getsockopt;
     int epoll_ctl;
     int io_uring_setup;
+    int landlock_restrict_self;
 };
 
 #if defined(__x86_64__)
@@ -72,6 +73,7 @@ static const struct mfd_abi mfd_abi_compat = {
     .getsockopt = 365,
     .epoll_ctl = 255,
     .io_uring_setup = 425,
+    .landlock_restrict_self = 446,
 };
 #elif defined(__aarch64__)
 #define MFD_ARCH_NATIVE AUDIT_ARCH_AARCH64
@@ -95,6 +97,7 @@ static const struct mfd_abi mfd_abi_compat = {
     .getsockopt = 295,
     .epoll_ctl = 251,
     .io_uring_setup = 425,
+    .landlock_restrict_self = 446,
 };
 #else
 #error "meshfd runs on x86_64 and aarch64"
@@ -120,6 +123,7 @@ static const struct mfd_abi mfd_abi_native = {
     .getsockopt = SYS_getsockopt,
     .epoll_ctl = SYS_epoll_ctl,
     .io_uring_setup = SYS_io_uring_setup,
+    .landlock_restrict_self = SYS_landlock_restrict_self,
 };
 
 #endif

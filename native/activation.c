@@ -202,6 +202,12 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
         mfd_answer_continue(agent, call);
         return;
     }
+    if (mfd_forbidden_binds(agent, asked->port)) { /* the kernel knows for whom */
+        mfd_control_notice(agent, MFD_NOTICE_FORBIDDEN, call->pid, 0, asked, index);
+        mfd_close_at(&fd);
+        mfd_answer_continue(agent, call);
+        return;
+    }
     error = hand_over(agent, call, &agent->listening.sockets[index], &fresh);
     fd = fresh.fd;
     if (error < 0 && !mfd_notify_is_alive(call)) {

@@ -1,7 +1,8 @@
 /* agent.c - meshfd-agent: one process, one thread, one loop
  *
  * Theory of operation: the loop polls the control channel, a signalfd for SIGCHLD, the listeners of the
- * filters that it has installed, and the sockets that calls wait for (waits.c). Whatever is ready is handled
+ * filters that it has installed, the sockets that calls wait for (waits.c), and children that try ports
+ * (forbidden.c). Whatever is ready is handled
  * without waiting; deadlines (leases, verdicts, waits, the end of a stop) set poll's timeout. All signals are
  * blocked: a terminal's Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt
  * by the target (notify.c).
@@ -182,6 +183,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
         error = mfd_notify_open(&self->notify);
     if (error == 0)
         error = mfd_waits_open(&self->waits);
+    if (error == 0)
+        error = mfd_forbidden_open(&self->forbidden);
     return error;
 }
 
@@ -230,6 +233,9 @@ static void handle_call(struct mfd_agent *self, const struct mfd_notification *c
         break;
     case MFD_CALL_EPOLL_CTL:
         mfd_epoll_ctl_handle(self, call);
+        break;
+    case MFD_CALL_RESTRICT_SELF:
+        mfd_restrict_handle(self, call);
         break;
     case MFD_CALL_LOST: /* socketcall(2) with arguments that are not there, as the kernel says */
         mfd_answer(self, call, -EFAULT);
@@ -342,6 +348,7 @@ enum {
     POLL_CONTROL,
     POLL_SIGNAL,
     POLL_WAITS,
+    POLL_FORBIDDEN,
     POLL_LISTENERS
 };
 
@@ -359,6 +366,7 @@ static void run(struct mfd_agent *self)
         };
         polled[POLL_SIGNAL] = (struct pollfd){.fd = self->signal_fd, .events = POLLIN};
         polled[POLL_WAITS] = (struct pollfd){.fd = self->waits.epoll_fd, .events = POLLIN};
+        polled[POLL_FORBIDDEN] = (struct pollfd){.fd = self->forbidden.epoll_fd, .events = POLLIN};
         for (unsigned i = 0; i < n_listeners; i++)
             polled[POLL_LISTENERS + i] =
                 (struct pollfd){.fd = self->notify.listeners[i], .events = POLLIN};
@@ -370,6 +378,8 @@ static void run(struct mfd_agent *self)
                 serve_listener(self, i, polled[POLL_LISTENERS + i].revents);
         if (polled[POLL_WAITS].revents != 0)
             mfd_waits_run(self);
+        if (polled[POLL_FORBIDDEN].revents != 0)
+            mfd_forbidden_run(self);
         control = polled[POLL_CONTROL].revents;
         if ((control & POLLOUT) != 0)
             mfd_control_flush(self);

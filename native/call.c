@@ -74,6 +74,7 @@ static enum mfd_call_kind kind_of(const struct mfd_abi *abi, int nr)
         {abi->setsockopt, MFD_CALL_SETSOCKOPT},
         {abi->getsockopt, MFD_CALL_GETSOCKOPT},
         {abi->epoll_ctl, MFD_CALL_EPOLL_CTL},
+        {abi->landlock_restrict_self, MFD_CALL_RESTRICT_SELF},
     };
 
     for (size_t i = 0; i < MFD_COUNT(calls); i++)

@@ -11,6 +11,9 @@
  *              the socket's place (standin.c)
  *   ask        asks.c
  *
+ * A port that somebody in the service has forbidden himself (forbidden.c) is not redirected: CONTINUE has the
+ * kernel judge, and in a strict service, where nobody connects himself, it is EACCES.
+ *
  * A connect() on a socket that is connected, connecting, or has failed to, asks about that attempt;
  * nothing is decided then, and the kernel tells (take_up).
  *
@@ -42,6 +45,14 @@ static int fd_of(const struct mfd_notification *call)
     return (int)call->call.args[0];
 }
 
+/* May somebody in the service not connect there, by a rule that the kernel would not hold against the agent? */
+static bool is_forbidden(const struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                         const struct mfd_socket *socket)
+{
+    return socket->protocol == IPPROTO_TCP && attempt->asked.family != 0 &&
+           mfd_forbidden_connects(agent, attempt->asked.port);
+}
+
 /* --- as asked --------------------------------------------------------------------------------------------- */
 
 /* What the kernel would do with this call. In a strict service it is done here, on the file that was
@@ -62,6 +73,11 @@ static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     if (!is_strict(agent) || !internet) {
         (void)close(fd);
         mfd_answer_continue(agent, &attempt->call);
+        return;
+    }
+    if (is_forbidden(agent, attempt, socket)) {
+        (void)close(fd);
+        mfd_answer(agent, &attempt->call, -EACCES);
         return;
     }
     mode = socket->protocol == IPPROTO_UDP ? mfd_mode_none(fd) : mfd_mode_enter(fd);
@@ -336,18 +352,19 @@ static void resolve_wildcard(struct mfd_agent *agent, struct mfd_attempt *attemp
 static void carry_out(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                       struct taken *taken, const struct mfd_decision *decision)
 {
-    switch (decision->verdict) {
-    case MFD_REDIRECT:
-        redirect(agent, attempt, taken, &decision->candidates);
-        break;
-    case MFD_DENY:
+    if (decision->verdict == MFD_DENY) {
         deny(agent, attempt, taken, decision->error);
-        break;
-    default:
-        (void)mfd_mode_leave(&taken->mode);
-        as_asked(agent, attempt, &taken->socket);
-        break;
+        return;
     }
+    if (decision->verdict == MFD_REDIRECT && !is_forbidden(agent, attempt, &taken->socket)) {
+        redirect(agent, attempt, taken, &decision->candidates);
+        return;
+    }
+    if (decision->verdict == MFD_REDIRECT)
+        mfd_control_notice(agent, MFD_NOTICE_FORBIDDEN, attempt->call.pid, 0, &attempt->asked,
+                           MFD_ANY);
+    (void)mfd_mode_leave(&taken->mode);
+    as_asked(agent, attempt, &taken->socket);
 }
 
 /* mfd_connect_resume - a verdict came for a call that waited for one */

@@ -9,6 +9,8 @@
  *   connect       notify when the length can be an internet address: 16 to 128 bytes; in a strict
  *   bind          service: always (connect)
  *   listen        notify: a listening socket can be added to a service that runs, a filter cannot
+ *   landlock_restrict_self
+ *                 notify: the agent has to know what a program forbids itself
  *   sendto, ...   MSG_FASTOPEN connects without connect(): notify; in a strict service, and with stand-ins, it
  *                 fails with EOPNOTSUPP, as where net.ipv4.tcp_fastopen is off. UDP routed: notify for sendto with an
  *                 address, and for every sendmsg and sendmmsg, whose addresses lie in memory
@@ -257,6 +259,7 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
         address_block(as, abi->connect);
     address_block(as, abi->bind);
     result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
+    result_if(as, BPF_JEQ, (uint32_t)abi->landlock_restrict_self, DO_NOTIFY);
     if (features->standins)
         standin_rules(as, abi);
     if (abi->socketcall >= 0)

@@ -40,7 +40,8 @@ enum mfd_call_kind {
     MFD_CALL_SETSOCKOPT,
     MFD_CALL_GETSOCKOPT,
     MFD_CALL_EPOLL_CTL,
-    MFD_CALL_LOST, /* its arguments could not be read */
+    MFD_CALL_RESTRICT_SELF, /* landlock_restrict_self() */
+    MFD_CALL_LOST,          /* its arguments could not be read */
 };
 
 #define MFD_CALL_ARGS 6

@@ -62,6 +62,8 @@ struct mfd_landlock_ruleset {
     uint64_t handled_access_net;
 };
 #define MFD_LANDLOCK_CONNECT_TCP (1ULL << 1) /* LANDLOCK_ACCESS_NET_CONNECT_TCP */
+/* of Linux 6.15: LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF */
+#define MFD_LANDLOCK_LOG_SAME_EXEC_OFF (1U << 0)
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
 #endif

@@ -239,6 +239,31 @@ void mfd_account_redirected(struct mfd_agent *agent, const struct mfd_attempt *a
                             const struct mfd_candidates *candidates,
                             const struct mfd_outcome *outcome, uint64_t nanoseconds);
 
+/* --- forbidden.c: ports that programs have forbidden themselves ------------------------------------ */
+
+#define MFD_RESTRICTS_MAX 256
+
+struct mfd_restrict { /* one landlock_restrict_self() that waits */
+    bool used;
+    struct mfd_notification call; /* its listener: -1 when there is nobody to answer */
+    int ruleset_fd;
+    int pidfd; /* of the child that tries the ports; -1: not started */
+};
+
+struct mfd_forbidden {
+    struct mfd_forbidden_ports *ports;
+    struct mfd_restrict calls[MFD_RESTRICTS_MAX];
+    unsigned n_probing;
+    int epoll_fd;
+};
+
+int mfd_forbidden_open(struct mfd_forbidden *forbidden);
+bool mfd_forbidden_connects(const struct mfd_agent *agent, uint16_t port);
+bool mfd_forbidden_binds(const struct mfd_agent *agent, uint16_t port);
+void mfd_restrict_handle(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_forbidden_run(struct mfd_agent *agent);
+void mfd_forbidden_forget(struct mfd_agent *agent, int listener);
+
 /* --- names.c: what programs asked for, and what they were given ----------------------------------- */
 
 struct mfd_name {
@@ -577,6 +602,7 @@ struct mfd_agent {
     struct mfd_control control;
     struct mfd_notify notify;
     struct mfd_waits waits;
+    struct mfd_forbidden forbidden;
     struct mfd_leases leases;
     struct mfd_names names;
     struct mfd_asks asks;

@@ -2,16 +2,15 @@
  *
  * Theory of operation: the program starts as a child that shares the agent's memory and fd table
  * (CLONE_VM, CLONE_FILES) while the agent stands still (CLONE_VFORK). In this order the child
- *   1. sets no_new_privs, unless it may install filters without (CAP_SYS_ADMIN): so a setuid program
- *      keeps its meaning under a privileged meshfd;
- *   2. installs the filter; its listener appears in the shared table and stays there, in the agent; in a
- *      strict service it also gives up, by a Landlock rule, making TCP connections itself: there the agent
+ *   1. in a strict service gives up, by a Landlock rule, making TCP connections itself: there the agent
  *      makes them all, and what the kernel is asked to carry out is never one, whatever another thread does
  *      to arguments and fds meanwhile;
+ *   2. installs the filter; its listener appears in the shared table and stays there, in the agent;
  *   3. leaves the table (unshare), so that what follows concerns itself alone;
  *   4. puts its standard files in place, takes on its identity and its directory, unblocks its
  *      signals, and execs.
- * From 2 on the child is under its own filter: it must make no call that traps, because the agent,
+ * 1 and 2 set no_new_privs, unless they may do without (CAP_SYS_ADMIN): so a setuid program keeps its meaning
+ * under a privileged meshfd. From 2 on the child is under its own filter: it must make no call that traps, because the agent,
  * who would answer, waits for its exec. None of the calls of 3 and 4 does. Identity is changed by raw
  * system calls: the C library's setresuid() would signal "all threads" in memory that is the agent's.
  * What fails is told through the shared memory: stage and errno.
@@ -156,7 +155,8 @@ static int install_filter(struct child *child)
     return 0;
 }
 
-/* It stands behind the filter, so its absence is not an error. It needs what the filter needs. */
+/* It stands behind the filter, so its absence is not an error. It needs what the filter needs, or
+ * no_new_privs, which the filter would need, too. */
 static void leave_connections_to_agent(void)
 {
     const struct mfd_landlock_ruleset ruleset = {.handled_access_net = MFD_LANDLOCK_CONNECT_TCP};
@@ -164,7 +164,9 @@ static void leave_connections_to_agent(void)
 
     if (fd < 0)
         return;
-    (void)syscall(SYS_landlock_restrict_self, fd, 0);
+    if (syscall(SYS_landlock_restrict_self, fd, 0) < 0 && errno == EPERM &&
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+        (void)syscall(SYS_landlock_restrict_self, fd, 0);
     (void)close((int)fd);
 }
 
@@ -236,12 +238,13 @@ static int run_child(void *argument)
     struct child *child = argument;
     const struct mfd_spawn_request *request = child->request;
     const struct mfd_program_view *view = request->view;
-    int error = install_filter(child);
+    int error;
 
-    if (error != 0)
-        return error;
     if (request->features->strict)
         leave_connections_to_agent();
+    error = install_filter(child);
+    if (error != 0)
+        return error;
     if (unshare(CLONE_FILES) < 0)
         return fail_at(child, MFD_STAGE_FILES, errno);
     error = request->stdio == NULL ? 0 : place_stdio(request->stdio);

@@ -116,6 +116,7 @@ enum mfd_notice {
     MFD_NOTICE_WAITED_FOR, /* a thread waits for a socket that was to be replaced: not connected */
     MFD_NOTICE_STANDIN,    /* a socket could not be replaced by a unix socket */
     MFD_NOTICE_SHARED,     /* somebody else has the socket that was replaced, and keeps it */
+    MFD_NOTICE_FORBIDDEN,  /* a port that a program has forbidden itself: left to the kernel */
     MFD_NOTICE_COUNT_,
 };
 

@@ -22,7 +22,7 @@ struct numbers {
     uint32_t arch;
     int socketcall, socket, bind, connect, listen, sendto, sendmsg, sendmmsg, recvfrom, recvmsg,
         recvmmsg, recvmmsg_time64, getpeername, io_uring_setup, getsockname, setsockopt, getsockopt,
-        epoll_ctl;
+        epoll_ctl, landlock_restrict_self;
 };
 
 #if defined(__x86_64__)
@@ -36,7 +36,8 @@ static const struct numbers abis[] = {
      299,      -1,
      52,       425,
      51,       54,
-     55,       233},
+     55,       233,
+     446},
     {"i386", AUDIT_ARCH_I386,
      102,    359,
      361,    362,
@@ -46,7 +47,8 @@ static const struct numbers abis[] = {
      337,    417,
      368,    425,
      367,    366,
-     365,    255},
+     365,    255,
+     446},
 };
 #elif defined(__aarch64__)
 static const struct numbers abis[] = {
@@ -59,7 +61,8 @@ static const struct numbers abis[] = {
      243,       -1,
      205,       425,
      204,       208,
-     209,       21},
+     209,       21,
+     446},
     {"arm", AUDIT_ARCH_ARM,
      -1,    281,
      282,   283,
@@ -69,7 +72,8 @@ static const struct numbers abis[] = {
      365,   417,
      287,   425,
      286,   294,
-     295,   251},
+     295,   251,
+     446},
 };
 #endif
 
@@ -272,6 +276,7 @@ static const struct row {
     {CALL(setsockopt), {3, 1, 39}, ALWAYS, ALLOW},
     {CALL(getsockname), {3}, STANDINS, NOTIFY},
     {CALL(epoll_ctl), {3, 1, 4}, STANDINS, NOTIFY},
+    {CALL(landlock_restrict_self), {3, 0}, ALWAYS, NOTIFY},
     {CALL(io_uring_setup), {8, 0x1000}, NO_IO_URING, FAIL(ENOSYS)},
     /* the call's number there: socket 1, bind 2, connect 3, listen 4, accept 5, send 9, ... */
     {CALL(socketcall), {0}, ALWAYS, ALLOW},
@@ -343,8 +348,8 @@ static bool is_looked_at(const struct numbers *abi, int nr,
     return (features->standins && tells) ||
            (!features->io_uring && nr >= abi->io_uring_setup && nr <= abi->io_uring_setup + 2) ||
            nr == abi->connect || nr == abi->socketcall || (features->create && nr == abi->socket) ||
-           (nr == abi->bind || nr == abi->listen) || nr == abi->sendto || nr == abi->sendmsg ||
-           nr == abi->sendmmsg ||
+           nr == abi->bind || nr == abi->listen || nr == abi->landlock_restrict_self ||
+           nr == abi->sendto || nr == abi->sendmsg || nr == abi->sendmmsg ||
            (features->udp && features->transparent &&
             (nr == abi->recvfrom || nr == abi->recvmsg || nr == abi->recvmmsg ||
              nr == abi->recvmmsg_time64)) ||

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.support.command import Meshfd, direct_way
-from tests.support.need import require, require_root, require_tool
+from tests.support.need import require_root, require_tool
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -51,23 +51,6 @@ def test_owner(mode: str, meshfd: Meshfd, processes: Processes) -> None:
     inner = as_ordinary_user([sys.executable, "-c", code])
     under = processes.run(meshfd.exec(*inner, options=options_of(mode)))
     assert under.out == f"{NOBODY}\n", under.err
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_landlock(
-    mode: str, meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter
-) -> None:
-    """A program that has forbidden itself to connect and to bind can do neither.
-
-    README, limits: in a strict service it is the agent that connects, and no such rule binds it.
-    """
-    path = program("confined")
-    way = direct_way(greeter.listening)
-    bare = processes.run([path, *way.words])
-    require(bare.out != "no landlock\n", "the kernel has no Landlock for TCP")
-    under = processes.run(meshfd.exec(path, *way.words, options=options_of(mode)))
-    assert bare.lines == ["connect: EACCES", "bind: EACCES"]
-    assert under.lines == ["connect: 0" if "strict" in mode else "connect: EACCES", "bind: EACCES"]
 
 
 @pytest.mark.parametrize("track", ["create", "connect"])
