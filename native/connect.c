@@ -24,6 +24,7 @@
  * Races: in a strict service one CONTINUE is left, for the names of unix sockets, which only the program can
  * resolve; README, limits.
  * Source: connect(2), tcp(7). */
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -117,11 +118,27 @@ static bool reach(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     return true;
 }
 
+/* A socket that was led to this address when it asked for another is told the truth from now on (names.c). */
+static void end_name(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    MFD_CLOSE int fd = -1;
+    struct tcp_info info = {.tcpi_state = TCP_CLOSE};
+    socklen_t size = sizeof(info);
+
+    if (mfd_target_open_fd(attempt->call.pid, fd_of(&attempt->call), &fd) < 0)
+        return;
+    (void)getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size); /* not of a UDP socket */
+    if (info.tcpi_state == TCP_CLOSE) /* else it stays where it is connected */
+        mfd_names_end(&agent->names, mfd_socket_cookie(fd), &attempt->asked);
+}
+
 static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
     const struct mfd_notification *call = &attempt->call;
     struct mfd_socket socket;
 
+    if (mfd_names_was_given(&agent->names, &attempt->asked))
+        end_name(agent, attempt);
     if (!is_strict(agent)) {
         mfd_parked_settle(agent, call->pid, fd_of(call));
         mfd_socket_let_go(agent, call->pid, fd_of(call));

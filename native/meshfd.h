@@ -276,8 +276,11 @@ struct mfd_name {
     bool pinned; /* a connected UDP socket, which follows its upstream */
 };
 
+#define MFD_GIVEN_BITS 65536
+
 struct mfd_names {
     struct mfd_name names[MFD_NAMES_MAX];
+    uint64_t given[MFD_GIVEN_BITS / 64]; /* a bit of a hash for each address that was ever given */
     uint64_t clock;
     uint32_t n_unchecked; /* of them, since the route table was replaced */
 };
@@ -288,6 +291,8 @@ struct mfd_name *mfd_names_by_given(struct mfd_names *names, uint64_t cookie,
                                     const struct mfd_address *given);
 struct mfd_name *mfd_names_put(struct mfd_names *names, uint64_t cookie,
                                const struct mfd_address *asked, const struct mfd_address *given);
+bool mfd_names_was_given(const struct mfd_names *names, const struct mfd_address *address);
+void mfd_names_end(struct mfd_names *names, uint64_t cookie, const struct mfd_address *given);
 void mfd_names_pin(struct mfd_name *name, pid_t pid, int fd);
 void mfd_names_repin(struct mfd_agent *agent);
 void mfd_names_step(struct mfd_agent *agent);

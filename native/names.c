@@ -6,7 +6,9 @@
  *   - a transparent service is told the address that it asked for (told.c, receive.c);
  *   - a connected UDP socket gets another endpoint when its own has left the route table (below).
  * A name is found by what was asked, or by what was given: so one that is out of date, because the socket has
- * been connected elsewhere since, is simply not found.
+ * been connected elsewhere since, is simply not found. Only a connect() to the endpoint itself has to end it.
+ * Such a call is noticed by a bit for the hash of each address that was ever given; it is looked at further
+ * only where that is set.
  *
  * Nobody tells the agent that a socket is no more. So the table is a cache: sets of WAYS, chosen by the cookie;
  * in a full set the name that was used longest ago makes room.
@@ -34,6 +36,41 @@ static struct mfd_name *set_of(struct mfd_names *names, uint64_t cookie)
 {
     /* Fibonacci hashing: cookies come in sequence, a run per CPU */
     return &names->names[(cookie * 0x9e3779b97f4a7c15ULL >> 32 & (SETS - 1)) * WAYS];
+}
+
+/* Source: FNV-1a. */
+static uint32_t bit_of(const struct mfd_address *address)
+{
+    uint64_t hash = 0xcbf29ce484222325ULL ^ address->family ^ (uint64_t)address->port << 16;
+
+    for (size_t i = 0; i < sizeof(address->bytes); i++)
+        hash = (hash ^ address->bytes[i]) * 0x100000001b3ULL;
+    return (uint32_t)(hash >> 32) % MFD_GIVEN_BITS;
+}
+
+static void note_given(struct mfd_names *names, const struct mfd_address *given)
+{
+    uint32_t bit = bit_of(given);
+
+    names->given[bit / 64] |= 1ULL << bit % 64;
+}
+
+/* mfd_names_was_given - may this address have been given to some socket that asked for another? */
+bool mfd_names_was_given(const struct mfd_names *names, const struct mfd_address *address)
+{
+    uint32_t bit = bit_of(address);
+
+    return (names->given[bit / 64] >> bit % 64 & 1) != 0;
+}
+
+/* mfd_names_end - this socket has asked for the address itself now, and is given it */
+void mfd_names_end(struct mfd_names *names, uint64_t cookie, const struct mfd_address *given)
+{
+    struct mfd_name *set = set_of(names, cookie);
+
+    for (unsigned i = 0; i < WAYS; i++)
+        if (set[i].cookie == cookie && mfd_address_is_same(&set[i].given, given))
+            set[i] = (struct mfd_name){0};
 }
 
 static struct mfd_name *used(struct mfd_names *names, struct mfd_name *name)
@@ -84,6 +121,7 @@ struct mfd_name *mfd_names_put(struct mfd_names *names, uint64_t cookie,
         if (set[i].used < oldest->used)
             oldest = &set[i];
     }
+    note_given(names, given);
     *oldest = (struct mfd_name){.cookie = cookie, .asked = *asked, .given = *given};
     return used(names, oldest);
 }
@@ -142,6 +180,7 @@ static void follow(struct mfd_agent *agent, struct mfd_name *name, uint32_t upst
         if (reconnect(fd, domain, &candidates.endpoints[i]->address) < 0)
             continue;
         name->given = candidates.endpoints[i]->address;
+        note_given(&agent->names, &name->given);
         mfd_account_outcome(agent, &candidates, &outcome);
         agent->stats->repinned++;
         return;

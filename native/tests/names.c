@@ -54,6 +54,24 @@ static void a_name_is_found_both_ways(void)
     CHECK_EQ(asked_by(7, 1001), -1);
 }
 
+static void a_name_ends_when_what_was_given_is_asked_for(void)
+{
+    struct mfd_address given = address(1001);
+    struct mfd_address never = address(1002);
+
+    names = (struct mfd_names){0};
+    CHECK_EQ(mfd_names_was_given(&names, &given), false);
+    put(7, 1, 1001);
+    put(8, 1, 1001);
+    CHECK_EQ(mfd_names_was_given(&names, &given), true);
+    CHECK_EQ(mfd_names_was_given(&names, &never), false);
+    mfd_names_end(&names, 7, &never);
+    CHECK_EQ(given_to(7, 1), 1001);
+    mfd_names_end(&names, 7, &given);
+    CHECK_EQ(given_to(7, 1), -1);
+    CHECK_EQ(given_to(8, 1), 1001);
+}
+
 static void of_two_that_led_there_the_last_used_is_told(void)
 {
     names = (struct mfd_names){0};
@@ -95,6 +113,7 @@ static void sockets_spread_over_the_table(void)
 int main(void)
 {
     a_name_is_found_both_ways();
+    a_name_ends_when_what_was_given_is_asked_for();
     of_two_that_led_there_the_last_used_is_told();
     the_name_used_longest_ago_makes_room();
     sockets_spread_over_the_table();

@@ -14,18 +14,21 @@ from tests.support.talking import open_talk
 
 # For each line of input: send a datagram by the socket of that name, say who answered, and the
 # socket's own port. A name that begins with "c" is connected once, the others send to the address.
+# With a host and a port behind the name it is connected again, to there.
 SENDER: Final = """
 import socket, sys
 
 sockets = {}
 for line in sys.stdin:
-    name = line.strip()
+    name, *there = line.split()
     if name not in sockets:
         sockets[name] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sockets[name].settimeout(20)
         if name.startswith("c"):
             sockets[name].connect((sys.argv[1], 53))
     one = sockets[name]
+    if there:
+        one.connect((there[0], int(there[1])))
     if name.startswith("c"):
         one.send(b"x")
     else:
@@ -100,4 +103,20 @@ async def test_route_leaves() -> None:
             await program.set_routes([])
             talk.tell("connected")
             assert await talk.line() == before
+            assert program.statistics().repinned == 0
+
+
+async def test_connected_to_the_endpoint_itself() -> None:
+    """A socket that asked for the endpoint itself does not follow the route that led there."""
+    with Echoer("first") as first, Echoer("second") as second, open_talk() as talk:
+        async with meshfd.spawn(
+            COMMAND, routes=route_to(first), stdin=talk.stdin_fd, stdout=talk.stdout_fd
+        ) as program:
+            host, port = first.socket.getsockname()
+            for line in ("connected", f"connected {host} {port}"):
+                talk.tell(line)
+                assert (await talk.line()).split()[0] == "first"
+            await program.set_routes(route_to(second))
+            talk.tell("connected")
+            assert (await talk.line()).split()[0] == "first"
             assert program.statistics().repinned == 0

@@ -76,3 +76,17 @@ def test_connected_elsewhere(meshfd: Meshfd, program: Programs, processes: Proce
             )
         )
     assert done.lines == ["peer: as asked", "disconnect: 0", f"peer: {host}:{port}"]
+
+
+@pytest.mark.parametrize("extra", [(), ("--strict",), ("--track", "create")], ids=str)
+def test_connected_to_the_endpoint_itself(
+    extra: tuple[str, ...], meshfd: Meshfd, program: Programs, processes: Processes
+) -> None:
+    """A socket that asks for the endpoint, after it was led there, is told the endpoint."""
+    meshfd.need()
+    with Greeter() as greeter:
+        there = address_of(greeter.listening)
+        options = ("--route", f"{VIRTUAL}:80={there}", "--transparent", *extra)
+        words = ("reuse", VIRTUAL, "80", *greeter.listening.getsockname()[:2])
+        done = processes.run(meshfd.exec(program("peername"), *map(str, words), options=options))
+    assert done.lines == ["peer: as asked", "disconnect: 0", f"peer: {there}"], done.err
