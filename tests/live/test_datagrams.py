@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 
@@ -11,7 +12,7 @@ import pytest
 from tests.support.command import VIRTUAL, Meshfd, address_of, written
 from tests.support.need import require_root
 from tests.support.ordinary_user import as_ordinary_user
-from tests.support.processes import Processes, Program, state_of
+from tests.support.processes import Processes, Program, call_of
 from tests.support.programs import Programs
 from tests.support.servers import Echoer, free_port
 from tests.support.waiting import wait_until
@@ -107,16 +108,17 @@ def test_refused(meshfd: Meshfd, program: Programs, processes: Processes) -> Non
     assert run(processes, command) == bare
 
 
-def wait_in_call(pid: int) -> None:
-    """Return when the program sleeps in a call: in the kernel's wait, or in meshfd's."""
-    wait_until(lambda: state_of(pid) in "SD", "the program to sleep")
+def wait_in_receive(pid: int) -> None:
+    """Return when the program sleeps in recvfrom(): in the kernel's wait, or in meshfd's."""
+    number = {"x86_64": 45, "aarch64": 207}[platform.machine()]
+    wait_until(lambda: call_of(pid) == number, "the program to wait for a datagram")
 
 
 def interrupt(running: Program) -> list[str]:
     """Signal a program that waits for a datagram; then have it send one that is answered."""
     lines = [running.line(), running.line()]
     pid = int(running.value("pid"))
-    wait_in_call(pid)
+    wait_in_receive(pid)
     os.kill(pid, signal.SIGUSR1)
     lines.append(running.line())
     running.tell()

@@ -65,6 +65,15 @@ def state_of(pid: int) -> str:
     return Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
 
 
+def call_of(pid: int) -> int | None:
+    """Return the number of the system call that a thread sleeps in; None: it runs, or faults.
+
+    An intercepted call is told like another. Source: proc(5), /proc/PID/syscall.
+    """
+    first = Path("/proc", str(pid), "syscall").read_text().split()[0]
+    return None if first in {"running", "-1"} else int(first)
+
+
 def held_fds(pid: int) -> list[str]:
     """Return the numbers of the fds that a process has open."""
     return sorted(entry.name for entry in Path("/proc", str(pid), "fd").iterdir())

@@ -360,8 +360,13 @@ static void handle(int signo)
         _exit(SET_UP_FAILED);
 }
 
+/* A new thread changes its signal mask, and may then take a signal that waits for the process (README, limits):
+ * so the receive begins when the thread is past that. */
+static pthread_barrier_t started;
+
 static void *answer_later(void *argument)
 {
+    (void)pthread_barrier_wait(&started);
     (void)wait_line();
     say_count("send from a thread", send_text(*(int *)argument, "thread"));
     return NULL;
@@ -386,8 +391,10 @@ static void waiting(int restart)
     n = recvfrom(fd, text, sizeof(text), 0, (struct sockaddr *)&source, &length);
     say_count("receive until time is over", n);
     sure("SO_RCVTIMEO", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none)));
-    if (pthread_create(&thread, NULL, answer_later, &fd) != 0)
+    if (pthread_barrier_init(&started, NULL, 2) != 0 ||
+        pthread_create(&thread, NULL, answer_later, &fd) != 0)
         sure("pthread_create", -1);
+    (void)pthread_barrier_wait(&started);
     printf("pid: %d\n", (int)getpid());
     fflush(stdout);
     n = recvfrom(fd, text, sizeof(text), 0, (struct sockaddr *)&source, &length);
