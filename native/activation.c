@@ -141,7 +141,7 @@ static int hand_over(struct mfd_agent *agent, const struct mfd_notification *cal
     }
     carry_nonblock(fresh->fd, listening->fd);
     mfd_options_carry(fresh->fd, listening->fd);
-    mfd_close_at(&fresh->fd); /* the last duplicate: SETFD then ends the fresh socket */
+    mfd_release_at(&fresh->fd); /* the last duplicate: SETFD then ends the fresh socket */
     error = mfd_replace_fd(call, listening->fd, fd_of(call), (flags & O_CLOEXEC) != 0);
     if (error < 0) {
         (void)mfd_epoll_restore(registrations, -1);
@@ -178,7 +178,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
 {
     struct mfd_socket fresh = {.fd = -1};
     int error = mfd_socket_take_up(agent, call->pid, fd_of(call), &fresh);
-    MFD_CLOSE int fd = fresh.fd;
+    MFD_RELEASE int fd = fresh.fd;
     uint32_t near = MFD_ANY;
     uint32_t index;
     int v6only = 0;
@@ -188,7 +188,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     /* not TCP, already bound, of another family or network: the kernel has the right errno */
     if (error < 0 || fresh.protocol != IPPROTO_TCP || fresh.domain != family || is_bound(fd) ||
         !same_network(agent, fd)) {
-        mfd_close_at(&fd);
+        mfd_release_at(&fd);
         mfd_answer_continue(agent, call);
         return;
     }
@@ -198,13 +198,13 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     if (index == MFD_ANY) {
         agent->stats->mismatched++;
         mfd_control_bound(agent, MFD_MSG_MISMATCH, call->pid, near, asked);
-        mfd_close_at(&fd);
+        mfd_release_at(&fd);
         mfd_answer_continue(agent, call);
         return;
     }
     if (mfd_forbidden_binds(agent, asked->port)) { /* the kernel knows for whom */
         mfd_control_notice(agent, MFD_NOTICE_FORBIDDEN, call->pid, 0, asked, index);
-        mfd_close_at(&fd);
+        mfd_release_at(&fd);
         mfd_answer_continue(agent, call);
         return;
     }
@@ -216,7 +216,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
     }
     if (error < 0) {
         mfd_control_notice(agent, MFD_NOTICE_HANDOVER, call->pid, -error, asked, index);
-        mfd_close_at(&fd);
+        mfd_release_at(&fd);
         mfd_answer(agent, call, error == -EMFILE ? -ENOMEM : -EADDRINUSE);
         return;
     }
@@ -285,28 +285,28 @@ void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *c
     agent->stats->listens++;
     if (call->pid != 0 && (agent->ready_any || agent->listening.n > 0))
         error = mfd_socket_take_up(agent, call->pid, fd_of(call), &socket);
-    MFD_CLOSE int fd = socket.fd;
+    MFD_RELEASE int fd = socket.fd;
     if (error < 0) {
         mfd_parked_settle(agent, call->pid, fd_of(call));
         leave_to_kernel(agent, call);
         return;
     }
     if (socket.protocol != IPPROTO_TCP) {
-        mfd_close_at(&fd);
+        mfd_release_at(&fd);
         mfd_answer_continue(agent, call);
         return;
     }
     mfd_parked_keep(agent, fd);
     index = mfd_listening_find(&agent->listening, fd);
     if ((index < 0 && !agent->ready_any) || !mfd_notify_is_alive(call)) {
-        mfd_close_at(&fd);
+        mfd_release_at(&fd);
         mfd_answer_continue(agent, call);
         return;
     }
     error = listen(fd, backlog_of(agent, index, (int)call->call.args[1])) < 0 ? -errno : 0;
     if (error == 0 && getsockname(fd, &sockaddr.any, &length) == 0)
         (void)mfd_address_parse(&sockaddr, length, &address);
-    mfd_close_at(&fd);
+    mfd_release_at(&fd);
     mfd_answer(agent, call, error);
     if (error == 0)
         mfd_control_bound(agent, MFD_MSG_LISTENING, call->pid,

@@ -72,12 +72,12 @@ static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     agent->stats->passed++;
     mfd_parked_keep(agent, fd);
     if (!is_strict(agent) || !internet) {
-        (void)close(fd);
+        mfd_release_at(&fd);
         mfd_answer_continue(agent, &attempt->call);
         return;
     }
     if (is_forbidden(agent, attempt, socket)) {
-        (void)close(fd);
+        mfd_release_at(&fd);
         mfd_answer(agent, &attempt->call, -EACCES);
         return;
     }
@@ -111,7 +111,7 @@ static bool reach(struct mfd_agent *agent, const struct mfd_attempt *attempt,
         return false;
     }
     if (!mfd_notify_is_alive(&attempt->call)) {
-        mfd_close_at(&ret->fd);
+        mfd_release_at(&ret->fd);
         agent->stats->vanished++;
         return false;
     }
@@ -121,7 +121,7 @@ static bool reach(struct mfd_agent *agent, const struct mfd_attempt *attempt,
 /* A socket that was led to this address when it asked for another is told the truth from now on (names.c). */
 static void end_name(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
     struct tcp_info info = {.tcpi_state = TCP_CLOSE};
     socklen_t size = sizeof(info);
 
@@ -204,7 +204,7 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
 static void let_go(struct taken *taken)
 {
     (void)mfd_mode_leave(&taken->mode);
-    mfd_close_at(&taken->socket.fd);
+    mfd_release_at(&taken->socket.fd);
 }
 
 /* It fails with this errno. */
@@ -331,7 +331,7 @@ static void local_address(const struct mfd_notification *call, struct mfd_addres
 {
     union mfd_sockaddr sockaddr;
     socklen_t length = sizeof(sockaddr);
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
 
     if (mfd_target_open_fd(call->pid, fd_of(call), &fd) < 0 ||
         getsockname(fd, &sockaddr.any, &length) < 0 ||
@@ -454,7 +454,7 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
 static void unread(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
 {
     const struct mfd_notification *call = &attempt->call;
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
 
     if (error == -EPERM)
         mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, call->pid, EPERM, NULL, MFD_ANY);

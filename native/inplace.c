@@ -149,7 +149,7 @@ void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *
                 error = EAGAIN; /* connect(2) has the word */
         }
     }
-    (void)close(fd);
+    mfd_release_at(&fd);
     if (under_way)
         mfd_answer_continue(agent, call);
     else

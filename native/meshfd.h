@@ -54,6 +54,13 @@ void mfd_answer_continue(struct mfd_agent *agent, const struct mfd_notification 
 int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec);
 
+/* --- release.c: give up the agent's hold on a program's socket ------------------------------------ */
+
+void mfd_release_at(int *fd);
+
+/* Like MFD_CLOSE, for an fd that may be a program's socket */
+#define MFD_RELEASE __attribute__((cleanup(mfd_release_at)))
+
 /* --- target.c: look into the thread whose call waits ------------------------------------------- */
 
 enum mfd_signalled {

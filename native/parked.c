@@ -116,7 +116,7 @@ static struct mfd_parked_one *find_slot(struct mfd_parked *parked)
 /* Does its program still have that socket at that number? */
 static bool is_there(const struct mfd_parked_one *one)
 {
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
 
     return mfd_target_open_fd(one->pid, one->fd, &fd) == 0 && mfd_socket_cookie(fd) == one->cookie;
 }
@@ -237,7 +237,7 @@ static int park(struct mfd_agent *agent, const struct request *request, uint64_t
 /* Return: the answer, or 1: it is the kernel's. */
 static int add(struct mfd_agent *agent, struct request *request)
 {
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
     uint64_t cookie;
     int error;
 
@@ -267,7 +267,7 @@ static int add(struct mfd_agent *agent, struct request *request)
 /* Return: the answer, or 1: it is the kernel's. */
 static int change(struct mfd_agent *agent, struct request *request)
 {
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
     struct mfd_parked_one *one;
 
     if (mfd_target_open_fd(request->call->pid, request->fd, &fd) < 0)
@@ -359,7 +359,7 @@ void mfd_parked_keep(struct mfd_agent *agent, int socket_fd)
 /* mfd_parked_settle - the same for the socket that the target has at fd, which the kernel acts on next */
 void mfd_parked_settle(struct mfd_agent *agent, pid_t pid, int fd)
 {
-    MFD_CLOSE int own_fd = -1;
+    MFD_RELEASE int own_fd = -1;
 
     if (agent->parked.n > 0 && mfd_target_open_fd(pid, fd, &own_fd) == 0)
         mfd_parked_keep(agent, own_fd);

@@ -212,7 +212,7 @@ static void receive_in_place(struct mfd_agent *agent, const struct mfd_notificat
         /* too many wait; recv(2) has the word */
         trial.result = trial.progress > 0 ? (int)trial.progress : -ENOMEM;
     }
-    (void)close(fd);
+    mfd_release_at(&fd);
     mfd_answer(agent, call, trial.result);
 }
 
@@ -228,6 +228,6 @@ void mfd_receive_handle(struct mfd_agent *agent, const struct mfd_notification *
         receive_in_place(agent, call, mfd_take_fd(&socket.fd));
         return;
     }
-    mfd_close_at(&socket.fd);
+    mfd_release_at(&socket.fd);
     mfd_answer_continue(agent, call);
 }

@@ -324,7 +324,7 @@ static void send_in_place(struct mfd_agent *agent, const struct mfd_notification
         if (trial.progress == 0)
             trial.result = -ENOBUFS; /* too many wait; send(2) has the word */
     }
-    (void)close(fd);
+    mfd_release_at(&fd);
     mfd_answer(agent, call, trial.result);
 }
 
@@ -342,7 +342,7 @@ void mfd_send_handle(struct mfd_agent *agent, const struct mfd_notification *cal
         send_in_place(agent, call, mfd_take_fd(&socket.fd));
         return;
     }
-    mfd_close_at(&socket.fd);
+    mfd_release_at(&socket.fd);
     if (error < 0 && error != -EBADF && is_strict(agent))
         mfd_answer(agent, call, -EACCES); /* it cannot be looked at */
     else if (error == 0 && socket.protocol == IPPROTO_TCP && (flags_of(call) & MSG_FASTOPEN) != 0)

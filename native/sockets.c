@@ -164,7 +164,7 @@ int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_so
 /* mfd_socket_let_go - give up the lease on what the target has at fd: the kernel acts on it next */
 void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd)
 {
-    MFD_CLOSE int own_fd = -1;
+    MFD_RELEASE int own_fd = -1;
     int domain;
 
     if (agent->leases.n_held == 0)

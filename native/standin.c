@@ -135,7 +135,7 @@ static struct mfd_standin *new_record(struct mfd_standins *standins, uint64_t co
 struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, pid_t pid, int fd)
 {
     struct mfd_standin *set;
-    MFD_CLOSE int own_fd = -1;
+    MFD_RELEASE int own_fd = -1;
     uint64_t cookie;
 
     if (agent->standins.n_made == 0 || mfd_target_open_fd(pid, fd, &own_fd) < 0)
@@ -336,7 +336,7 @@ int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attem
                         int standin_fd, bool blocking)
 {
     const struct mfd_notification *call = &attempt->call;
-    MFD_CLOSE int old_fd = tcp_fd;
+    MFD_RELEASE int old_fd = tcp_fd;
     MFD_CLOSE int fd = standin_fd;
     struct mfd_registrations *registrations = NULL;
     uint64_t parked = mfd_socket_cookie(old_fd);
@@ -364,7 +364,7 @@ int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attem
     fill_record(record, attempt, old_fd);
     record->untold = !blocking;
     watch(agent, attempt, old_fd);
-    mfd_close_at(&old_fd); /* so that the TCP socket ends with its last number */
+    mfd_release_at(&old_fd); /* so that the TCP socket ends with its last number */
     error = replace_all(call, &numbers, fd);
     if (error < 0) {
         (void)mfd_epoll_restore(registrations, -1);

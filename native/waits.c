@@ -97,7 +97,9 @@ static int take_out(struct mfd_agent *agent, struct mfd_wait *wait)
 
 static void forget(struct mfd_agent *agent, struct mfd_wait *wait)
 {
-    (void)close(take_out(agent, wait));
+    int fd = take_out(agent, wait);
+
+    mfd_release_at(&fd);
 }
 
 static int watch(const struct mfd_waits *waits, int fd, uint32_t events, unsigned index,
