@@ -93,9 +93,10 @@ enum mfd_wake {
 struct mfd_trial { /* to carry a call out now */
     int fd;        /* the agent's duplicate of its socket */
     enum mfd_wake wake;
-    uint32_t progress; /* the call's own, from one trial to the next */
-    int result;        /* out: what the call returns, or -errno */
-    bool again;        /* out: it could go on at once, but others have their turn first */
+    uint32_t progress;    /* the call's own, from one trial to the next */
+    uint64_t progress_ns; /* when an earlier trial last changed that */
+    int result;           /* out: what the call returns, or -errno */
+    bool again;           /* out: it could go on at once, but others have their turn first */
 };
 
 /* Return: whether the call is over; then trial->result is set. */
@@ -105,7 +106,7 @@ typedef bool mfd_wait_try(struct mfd_agent *agent, const struct mfd_notification
 struct mfd_wait_plan {
     mfd_wait_try *proceed;
     uint32_t events;     /* of epoll(7) */
-    uint64_t timeout_ns; /* after the call was received; 0: none */
+    uint64_t timeout_ns; /* after the call was received, and after each progress; 0: none */
 };
 
 struct mfd_wait {
@@ -116,6 +117,8 @@ struct mfd_wait {
     int fd;
     int pidfd;
     uint32_t progress;
+    uint64_t progress_ns;
+    uint64_t timeout_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
     uint64_t look_ns;
     bool suspected; /* at the last look it was signalled, perhaps */

@@ -12,9 +12,14 @@
  *
  * What the kernel would say first, it says: nothing is received before the program's message could be read.
  * As in the kernel, a datagram whose place cannot be written is lost (EFAULT).
+ *
+ * An error after the first datagram ends the call with what was received, and the kernel keeps the error for the
+ * socket's next call (do_recvmmsg(), sk_err). The agent cannot put an error back, so it looks before it receives
+ * on, and leaves one that is there alone. Limits: an error of the program's memory (EFAULT and the like) is not
+ * kept; nor is one of a socket with an error queue, where poll(2) cannot tell that from a full queue.
  * Source: recvmsg(2), recvmmsg(2), net/socket.c (do_recvmmsg), net/ipv4/udp.c (udp_recvmsg). */
+#include <netinet/in.h>
 #include <sys/epoll.h>
-#include <time.h>
 
 #include "meshfd.h"
 
@@ -134,6 +139,29 @@ static uint32_t n_messages(const struct mfd_notification *call)
     return is_many(call) ? (uint32_t)call->call.args[2] : 1;
 }
 
+/* Does the socket have an error for its next call? Looking does not consume it. Only where nobody fills an error
+ * queue does POLLERR say so (net/ipv4/udp.c, udp_poll; datagram_poll). */
+static bool has_error(int fd)
+{
+    static const struct {
+        int level;
+        int name;
+    } queued[] = {
+        {IPPROTO_IP, IP_RECVERR},
+        {IPPROTO_IPV6, IPV6_RECVERR},
+        {SOL_SOCKET, SO_TIMESTAMPING},
+        {SOL_SOCKET, SO_ZEROCOPY},
+    };
+    int value;
+
+    if (!mfd_inplace_has_error(fd))
+        return false;
+    for (size_t i = 0; i < MFD_COUNT(queued); i++)
+        if (mfd_socket_option(fd, queued[i].level, queued[i].name, &value) == 0 && value != 0)
+            return false;
+    return true;
+}
+
 /* One of many was received. Return: whether that was the last; -errno. */
 static int count_one(const struct mfd_notification *call, uint32_t index, int size)
 {
@@ -147,13 +175,17 @@ static int count_one(const struct mfd_notification *call, uint32_t index, int si
     return mfd_now_ns() - call->received_ns >= timeout.ns;
 }
 
-static void tell_time_left(const struct mfd_notification *call)
+/* @last_ns: when the last datagram was received, which is when the kernel looks at the time
+ * Return: 0; -EFAULT. */
+static int tell_time_left(const struct mfd_notification *call, uint64_t last_ns)
 {
-    uint64_t past_ns = mfd_now_ns() - call->received_ns;
+    uint64_t past_ns = last_ns - call->received_ns;
     struct timeout timeout;
+    int error = read_timeout(call, &timeout);
 
-    if (read_timeout(call, &timeout) == 0 && timeout.is_given)
-        (void)write_left(call, past_ns < timeout.ns ? timeout.ns - past_ns : 0);
+    if (error < 0 || !timeout.is_given)
+        return error;
+    return write_left(call, past_ns < timeout.ns ? timeout.ns - past_ns : 0);
 }
 
 static bool may_wait(const struct mfd_notification *call, const struct mfd_trial *trial)
@@ -171,10 +203,15 @@ static bool try_receive(struct mfd_agent *agent, const struct mfd_notification *
                         struct mfd_trial *trial)
 {
     const int flags = flags_of(call) & ~(is_many(call) ? MSG_WAITFORONE : 0);
-    const uint32_t end = trial->progress + MFD_MESSAGES_TURN;
+    const uint32_t begin = trial->progress;
+    const uint32_t end = begin + MFD_MESSAGES_TURN;
     int result = trial->wake == MFD_WAKE_READY ? 0 : -EAGAIN;
+    bool failed = false;
 
     while (result == 0 && trial->progress < n_messages(call) && trial->progress < end) {
+        failed = trial->progress > 0 && has_error(trial->fd);
+        if (failed)
+            break;
         result = receive_one(agent, call, trial->fd, trial->progress, flags);
         if (result < 0 || !is_many(call))
             break;
@@ -184,12 +221,13 @@ static bool try_receive(struct mfd_agent *agent, const struct mfd_notification *
     }
     if (trial->wake == MFD_WAKE_SIGNAL && trial->progress == 0)
         return false;
-    trial->again = result == 0 && trial->progress == end && end < n_messages(call);
+    trial->again = result == 0 && !failed && trial->progress == end && end < n_messages(call);
     if ((result == -EAGAIN || trial->again) && may_wait(call, trial))
         return false;
     if (trial->progress > 0) {
-        result = (int)trial->progress;
-        tell_time_left(call);
+        result = tell_time_left(call, trial->progress > begin ? mfd_now_ns() : trial->progress_ns);
+        if (result == 0)
+            result = (int)trial->progress;
     }
     trial->result = result;
     return true;
@@ -224,7 +262,7 @@ void mfd_receive_handle(struct mfd_agent *agent, const struct mfd_notification *
                     ? -ENOENT
                     : mfd_socket_take_up(agent, call->pid, (int)call->call.args[0], &socket);
 
-    if (error == 0 && socket.protocol == IPPROTO_UDP) {
+    if (error == 0 && socket.protocol == IPPROTO_UDP && n_messages(call) > 0) {
         receive_in_place(agent, call, mfd_take_fd(&socket.fd));
         return;
     }

@@ -141,6 +141,8 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
         .fd = fd,
         .pidfd = mfd_take_fd(&pidfd),
         .progress = progress,
+        .progress_ns = mfd_now_ns(),
+        .timeout_ns = plan->timeout_ns,
         .deadline_ns = plan->timeout_ns == 0 ? UINT64_MAX : call->received_ns + plan->timeout_ns,
         .look_ns = mfd_now_ns() + LOOK_MIN_NS,
     };
@@ -173,14 +175,25 @@ static void watch_anew(const struct mfd_agent *agent, const struct mfd_wait *wai
     (void)epoll_ctl(agent->waits.epoll_fd, EPOLL_CTL_MOD, wait->fd, &event);
 }
 
+/* The next message has the whole of SO_SNDTIMEO or SO_RCVTIMEO again, as each has in the kernel. */
+static void note_progress(struct mfd_wait *wait, uint32_t progress)
+{
+    wait->progress = progress;
+    wait->progress_ns = mfd_now_ns();
+    if (wait->timeout_ns != 0)
+        wait->deadline_ns = wait->progress_ns + wait->timeout_ns;
+}
+
 /* Return: whether the call was answered. */
 static bool try_again(struct mfd_agent *agent, struct mfd_wait *wait, enum mfd_wake wake)
 {
     struct mfd_notification call = wait->call;
-    struct mfd_trial trial = {.fd = wait->fd, .wake = wake, .progress = wait->progress};
+    struct mfd_trial trial = {
+        .fd = wait->fd, .wake = wake, .progress = wait->progress, .progress_ns = wait->progress_ns};
 
     if (!wait->proceed(agent, &call, &trial)) {
-        wait->progress = trial.progress;
+        if (wait->progress != trial.progress)
+            note_progress(wait, trial.progress);
         if (trial.again)
             watch_anew(agent, wait);
         return false;

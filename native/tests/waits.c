@@ -119,6 +119,32 @@ static void a_deadline_ends_it(void)
     close_waits(supervisor_fd, pair);
 }
 
+/* Each message has the whole time (SO_RCVTIMEO), and what is tried is told when the last one was done. */
+static void progress_gives_a_new_deadline(void)
+{
+    int pair[2];
+    int supervisor_fd = open_waits(pair);
+    uint64_t first;
+    uint64_t begin_ns;
+
+    CHECK_EQ(put(1, getpid(), -1, pair[0], MFD_NS_PER_S), 0);
+    first = agent.waits.slots[0].deadline_ns;
+    begin_ns = mfd_now_ns();
+    CHECK_EQ(first, agent.waits.slots[0].call.received_ns + MFD_NS_PER_S);
+    NEED(write(pair[1], "x", 1) == 1);
+    tried.again = true;
+    mfd_waits_run(&agent);
+    CHECK_EQ(tried.n, 1);
+    CHECK(agent.waits.slots[0].progress_ns >= begin_ns);
+    CHECK_EQ(agent.waits.slots[0].deadline_ns, agent.waits.slots[0].progress_ns + MFD_NS_PER_S);
+    CHECK(agent.waits.slots[0].deadline_ns > first);
+    mfd_waits_expire(&agent, agent.waits.slots[0].deadline_ns);
+    CHECK_EQ(tried.n, 2);
+    CHECK_EQ(tried.wake, MFD_WAKE_TIMEOUT);
+    CHECK_EQ(agent_stats.waits, 0);
+    close_waits(supervisor_fd, pair);
+}
+
 /* At a look at signals it is seen that the kernel no longer knows the call. */
 static void a_call_that_is_gone_is_forgotten(void)
 {
@@ -185,6 +211,7 @@ int main(void)
 {
     a_ready_socket_goes_on();
     a_deadline_ends_it();
+    progress_gives_a_new_deadline();
     a_call_that_is_gone_is_forgotten();
     a_dead_thread_is_forgotten();
     one_too_many_does_not_wait();
