@@ -22,6 +22,8 @@
 
 #define IOV_MAX_ 1024 /* linux/uio.h: UIO_MAXIOV */
 #define ROOM (MFD_DATAGRAM_MAX + 1)
+#define RW_MAX                                                                                     \
+    0x7ffff000UL /* linux/fs.h: MAX_RW_COUNT, what any call moves at most (pages of 4 KiB) */
 #define COMPAT_ALIGN(size) (((size) + 3) & ~(size_t)3)
 
 /* struct msghdr and what surrounds it, in 32 bits. Source: net/compat.c. */
@@ -74,7 +76,7 @@ int mfd_message_set_length(const struct mfd_notification *call, uint64_t at, uin
 }
 
 /* mfd_message_read - the msghdr at this address
- * Return: 0; -EFAULT; -EINVAL: a negative length; -EMSGSIZE: too many iovecs. */
+ * Return: 0; -EFAULT; -EINVAL: a negative length. */
 int mfd_message_read(const struct mfd_notification *call, uint64_t at, struct mfd_message *ret)
 {
     struct compat_message compat;
@@ -110,7 +112,7 @@ int mfd_message_read(const struct mfd_notification *call, uint64_t at, struct mf
         return -EINVAL;
     if (ret->name_size > MFD_SOCKADDR_MAX)
         ret->name_size = MFD_SOCKADDR_MAX;
-    return ret->n_iov > IOV_MAX_ ? -EMSGSIZE : 0;
+    return 0;
 }
 
 /* mfd_message_name - the address of a message to be sent
@@ -124,35 +126,68 @@ int mfd_message_name(const struct mfd_notification *call, const struct mfd_messa
     return mfd_target_read(call->pid, message->name, ret->bytes, message->name_size);
 }
 
+/* May a program have memory there (access_ok())? Whether it has is seen when that is used. Where exactly its half
+ * ends differs, and is not looked at. */
+static bool is_user_range(uint64_t base, uint64_t size)
+{
+    const uint64_t end = base + size;
+
+    return end >= base && (int64_t)base >= 0 && (int64_t)end >= 0;
+}
+
+/* The array of iovecs, into scratch. Return: 0; -EFAULT; -EMSGSIZE. */
+static int copy_iovecs(const struct mfd_notification *call, const struct mfd_message *message)
+{
+    struct compat_iovec compat[IOV_MAX_];
+    int error;
+
+    if (message->n_iov > IOV_MAX_)
+        return -EMSGSIZE;
+    if (!call->call.compat)
+        return mfd_target_read(call->pid, message->iov, scratch.remote,
+                               message->n_iov * sizeof(scratch.remote[0]));
+    error = mfd_target_read(call->pid, message->iov, compat, message->n_iov * sizeof(compat[0]));
+    for (uint64_t i = 0; i < message->n_iov && error == 0; i++)
+        scratch.remote[i] = (struct iovec){.iov_base = (void *)(uintptr_t)compat[i].base,
+                                           .iov_len = compat[i].size};
+    return error;
+}
+
+static int check_iovecs(const struct mfd_notification *call, const struct mfd_message *message)
+{
+    for (uint64_t i = 0; i < message->n_iov; i++)
+        if (scratch.remote[i].iov_len > (size_t)(call->call.compat ? INT32_MAX : SSIZE_MAX))
+            return -EINVAL;
+    if (message->n_iov == 1 && scratch.remote[0].iov_len > RW_MAX)
+        scratch.remote[0].iov_len = RW_MAX; /* import_ubuf(): cut off before it is looked at */
+    for (uint64_t i = 0; i < message->n_iov; i++)
+        if (!is_user_range((uintptr_t)scratch.remote[i].iov_base, scratch.remote[i].iov_len))
+            return -EFAULT;
+    return 0;
+}
+
 /* The iovecs, into scratch. A message without an array (sendto(), recvfrom()) is its own only one.
-  * @ret_size: of all, cut off at ROOM, which is more than UDP can send
- * Return: 0; -EFAULT; -EINVAL. */
+ * @ret_size: of all, cut off at ROOM, which is more than UDP can send
+ * Return: 0; -EFAULT; -EINVAL; -EMSGSIZE: too many iovecs. */
 static int read_iovecs(const struct mfd_notification *call, const struct mfd_message *message,
                        size_t *ret_size)
 {
-    struct compat_iovec compat[IOV_MAX_];
+    const uint64_t length = message->n_iov < RW_MAX ? message->n_iov : RW_MAX;
     size_t size = 0;
-    int error = 0;
+    int error;
 
     if (call->call.kind == MFD_CALL_SENDTO || call->call.kind == MFD_CALL_RECVFROM) {
-        *ret_size = message->n_iov < ROOM ? message->n_iov : ROOM;
+        if (!is_user_range(message->iov, length))
+            return -EFAULT;
+        *ret_size = length < ROOM ? length : ROOM;
         scratch.remote[0] =
             (struct iovec){.iov_base = (void *)(uintptr_t)message->iov, .iov_len = *ret_size};
         return 0;
     }
-    if (call->call.compat) {
-        error =
-            mfd_target_read(call->pid, message->iov, compat, message->n_iov * sizeof(compat[0]));
-        for (uint64_t i = 0; i < message->n_iov && error == 0; i++)
-            scratch.remote[i] = (struct iovec){.iov_base = (void *)(uintptr_t)compat[i].base,
-                                               .iov_len = compat[i].size};
-    } else {
-        error = mfd_target_read(call->pid, message->iov, scratch.remote,
-                                message->n_iov * sizeof(scratch.remote[0]));
-    }
+    error = copy_iovecs(call, message);
+    if (error == 0)
+        error = check_iovecs(call, message);
     for (uint64_t i = 0; i < message->n_iov && error == 0; i++) {
-        if (scratch.remote[i].iov_len > (size_t)(call->call.compat ? INT32_MAX : SSIZE_MAX))
-            error = -EINVAL;
         if (scratch.remote[i].iov_len > ROOM - size)
             scratch.remote[i].iov_len = ROOM - size;
         size += scratch.remote[i].iov_len;
@@ -246,10 +281,12 @@ static int read_control(const struct mfd_notification *call, const struct mfd_me
     uint8_t *to = call->call.compat ? scratch.compat_control : scratch.control;
     int error;
 
-    if (message->control == 0 || message->control_size == 0)
+    if (message->control_size == 0)
         return 0;
     if (message->control_size > MFD_CONTROL_MAX)
         return -ENOBUFS;
+    if (message->control == 0)
+        return call->call.compat ? -EINVAL : -EFAULT; /* CMSG_COMPAT_FIRSTHDR(); copy_from_user() */
     error = mfd_target_read(call->pid, message->control, to, message->control_size);
     if (error < 0)
         return error;
@@ -265,11 +302,11 @@ int mfd_message_gather(const struct mfd_notification *call, const struct mfd_mes
 {
     size_t size;
     ssize_t n = 0;
-    int control = read_control(call, message);
-    int error = control < 0 ? control : read_iovecs(call, message, &size);
+    int error = read_iovecs(call, message, &size);
+    int control = error < 0 ? error : read_control(call, message);
 
-    if (error < 0)
-        return error;
+    if (control < 0)
+        return control;
     if (size > MFD_DATAGRAM_MAX)
         return -EMSGSIZE;
     scratch.local = (struct iovec){.iov_base = scratch.payload, .iov_len = size};
@@ -291,7 +328,7 @@ int mfd_message_gather(const struct mfd_notification *call, const struct mfd_mes
 
 /* mfd_message_room - room to receive into, as large as the target's, but no larger than a datagram
  * @ret: points to it, until the next call; its name is left empty
- * Return: 0; -EFAULT; -EINVAL. */
+ * Return: 0; -EFAULT; -EINVAL; -EMSGSIZE. */
 int mfd_message_room(const struct mfd_notification *call, const struct mfd_message *message,
                      struct msghdr *ret)
 {
