@@ -79,6 +79,9 @@ struct outgoing {
     bool is_named;
     struct mfd_address asked;
     struct mfd_match match; /* what is decided about it */
+    bool is_first;          /* of this socket to a routed address: */
+    struct mfd_candidates candidates;
+    struct mfd_outcome outcome;
 };
 
 /* The address, as UDP understands it. AF_UNSPEC: on an IPv4 socket it means AF_INET, on an IPv6 one no address
@@ -145,42 +148,26 @@ static int transmit_to(const struct outgoing *out, struct msghdr *message,
     return transmit(out, message, &to, to_size);
 }
 
-static void report(struct mfd_agent *agent, const struct outgoing *out,
-                   const struct mfd_candidates *candidates, const struct mfd_outcome *outcome)
-{
-    const struct mfd_attempt attempt = {
-        .call = *out->call, .asked = out->asked, .rule = out->match.rule};
-    uint64_t nanoseconds = mfd_now_ns() - out->call->received_ns;
-
-    if (candidates == NULL)
-        mfd_account_denied(agent, &attempt, outcome->error, nanoseconds);
-    else
-        mfd_account_redirected(agent, &attempt, candidates, outcome, nanoseconds);
-}
-
 /* The first datagram of this socket to this address, or the first since its endpoint has left. */
-static int redirect_first(struct mfd_agent *agent, const struct outgoing *out,
-                          struct msghdr *message)
+static int redirect_first(struct mfd_agent *agent, struct outgoing *out, struct msghdr *message)
 {
-    struct mfd_outcome outcome = {.used = -1};
-    struct mfd_candidates candidates;
+    struct mfd_outcome *outcome = &out->outcome;
     int result = -ENETUNREACH;
 
-    mfd_balance_choose(agent, out->match.argument, &candidates);
-    for (unsigned i = 0; i < candidates.n; i++) {
-        result = transmit_to(out, message, &candidates.endpoints[i]->address);
-        outcome.attempts++;
-        outcome.used = (int)i;
-        outcome.error = result < 0 ? -result : 0;
+    out->is_first = true;
+    mfd_balance_choose(agent, out->match.argument, &out->candidates);
+    *outcome = (struct mfd_outcome){.error = ENETUNREACH, .used = -1};
+    for (unsigned i = 0; i < out->candidates.n; i++) {
+        result = transmit_to(out, message, &out->candidates.endpoints[i]->address);
+        outcome->attempts++;
+        outcome->used = (int)i;
+        outcome->error = result < 0 ? -result : 0;
         if (result >= 0 || !mfd_connect_is_refusal(-result))
             break;
     }
-    if (result >= 0 || result == -EAGAIN)
+    if (result >= 0)
         (void)mfd_names_put(&agent->names, out->cookie, &out->asked,
-                            &candidates.endpoints[outcome.used]->address);
-    mfd_account_rule(agent, out->match.rule);
-    mfd_account_outcome(agent, &candidates, &outcome);
-    report(agent, out, &candidates, &outcome);
+                            &out->candidates.endpoints[outcome->used]->address);
     return result;
 }
 
@@ -196,14 +183,25 @@ static int redirect(struct mfd_agent *agent, struct outgoing *out, struct msghdr
     return redirect_first(agent, out, message);
 }
 
-static int deny(struct mfd_agent *agent, const struct outgoing *out)
+/* A message counts once, when it is over: it was sent, or has failed. One without room is not; it, or the
+ * program, tries again. */
+static void count(struct mfd_agent *agent, const struct outgoing *out)
 {
-    const struct mfd_outcome outcome = {.error = (int)out->match.argument};
+    const struct mfd_attempt attempt = {
+        .call = *out->call, .asked = out->asked, .rule = out->match.rule};
+    const uint64_t nanoseconds = mfd_now_ns() - out->call->received_ns;
 
-    agent->stats->denied++;
-    mfd_account_rule(agent, out->match.rule);
-    report(agent, out, NULL, &outcome);
-    return -outcome.error;
+    if (out->match.verdict == MFD_DENY) {
+        agent->stats->denied++;
+        mfd_account_rule(agent, attempt.rule);
+        mfd_account_denied(agent, &attempt, (int)out->match.argument, nanoseconds);
+    } else if (out->match.verdict != MFD_REDIRECT) {
+        agent->stats->passed++;
+    } else if (out->is_first) {
+        mfd_account_rule(agent, attempt.rule);
+        mfd_account_outcome(agent, &out->candidates, &out->outcome);
+        mfd_account_redirected(agent, &attempt, &out->candidates, &out->outcome, nanoseconds);
+    }
 }
 
 /* Return: bytes sent, or -errno. */
@@ -221,12 +219,16 @@ static int send_one(struct mfd_agent *agent, struct outgoing *out, uint32_t inde
         return error;
     if (!mfd_notify_is_alive(out->call))
         return -ESRCH;
+    out->is_first = false;
     if (out->match.verdict == MFD_DENY)
-        return deny(agent, out);
-    if (out->match.verdict == MFD_REDIRECT)
-        return redirect(agent, out, &copied);
-    agent->stats->passed++;
-    return transmit(out, &copied, &out->name, out->name_size);
+        error = -(int)out->match.argument;
+    else if (out->match.verdict == MFD_REDIRECT)
+        error = redirect(agent, out, &copied);
+    else
+        error = transmit(out, &copied, &out->name, out->name_size);
+    if (error != -EAGAIN)
+        count(agent, out);
+    return error;
 }
 
 static bool may_wait(const struct mfd_notification *call, const struct mfd_trial *trial)
@@ -260,22 +262,24 @@ static bool try_send(struct mfd_agent *agent, const struct mfd_notification *cal
     return !((result == -EAGAIN || trial->again) && may_wait(call, trial));
 }
 
-/* Is there anything in these messages that the kernel should not be left alone with? */
+/* Is there anything in these messages that the kernel should not be left alone with? If not, they pass. */
 static bool concerns_us(struct mfd_agent *agent, const struct mfd_notification *call,
                         const struct mfd_socket *socket)
 {
     struct outgoing out = {.call = call, .domain = socket->domain};
+    uint32_t i;
 
     if (is_strict(agent))
         return true;
-    for (uint32_t i = 0; i < n_messages(call); i++) {
+    for (i = 0; i < n_messages(call); i++) {
         struct mfd_message message;
 
         if (read_message(call, i, &message) < 0 || read_name(agent, &message, &out) < 0)
-            return false; /* the kernel sends what is before it, and has the errno */
+            break; /* the kernel sends what is before it, and has the errno */
         if (out.match.verdict != MFD_PASS)
             return true;
     }
+    agent->stats->passed += i;
     return false;
 }
 

@@ -15,6 +15,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.need import require_root, require_tool
 
@@ -53,6 +54,8 @@ NOBODY_HERE = "10.66.0.2"
 MARK = 4711
 WIRE = "mfdwire0"
 _FAR_END = "mfdwire1"
+SOUGHT_HERE = "10.66.0.3"  # who has it is asked for ever: what is sent there waits
+_FOR_EVER = "1000000"  # questions, one a second
 _NOBODYS_HARDWARE = "02:00:00:00:00:01"
 
 
@@ -63,6 +66,12 @@ class Wire:
     name: str
     index: int
     link_local: str
+
+
+def find_sought() -> None:
+    """Let what was sent to `SOUGHT_HERE` go."""
+    words = ("neigh", "replace", SOUGHT_HERE, "lladdr", _NOBODYS_HARDWARE, "dev", WIRE)
+    subprocess.run([require_tool("ip"), *words], check=True)
 
 
 @contextlib.contextmanager
@@ -85,6 +94,7 @@ def open_wire() -> Iterator[Wire]:
             f"rule add fwmark {MARK} prohibit",
         ):
             run(*command.split())
+        Path("/proc/sys/net/ipv4/neigh", WIRE, "mcast_solicit").write_text(_FOR_EVER)
         yield Wire(WIRE, socket.if_nametoindex(WIRE), "fe80::66")
     finally:
         subprocess.run([ip, "rule", "del", "fwmark", str(MARK)], check=False)
