@@ -188,6 +188,10 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
         ret->mode = mfd_mode_none(socket->fd);
         return true;
     }
+    if (!is_strict(agent) && !socket->leased && mfd_inplace_is_used(socket->fd)) {
+        as_asked(agent, attempt, socket); /* O_NONBLOCK would be felt by whoever reads or writes */
+        return false;
+    }
     ret->mode = mfd_mode_enter(socket->fd);
     error = socket->leased ? EAFNOSUPPORT : mfd_inplace_ask(socket->fd, socket->domain);
     if (error == EAFNOSUPPORT)

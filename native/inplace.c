@@ -17,7 +17,11 @@
  * meanwhile, that would connect. So the question names an address of the other internet family: the kernel
  * looks at the socket's state first, and at the address only if it would connect; then it says EAFNOSUPPORT.
  *
- * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change.
+ * Not asked, outside strict: a socket that is connected or connecting by its looks (poll). Its connect() is the
+ * kernel's, which says EISCONN, EALREADY, or how the attempt ends.
+ *
+ * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change; one that reads or
+ * writes then, in a strict service also while a socket that is connected is connected again, can hear EAGAIN.
  * Source: connect(2), socket(7) SO_SNDTIMEO, net/ipv4/tcp_ipv4.c (tcp_v4_connect). */
 #include <fcntl.h>
 #include <poll.h>
@@ -71,6 +75,15 @@ bool mfd_inplace_is_idle(int fd)
     struct pollfd polled = {.fd = fd};
 
     return poll(&polled, 1, 0) == 1 && (polled.revents & (POLLHUP | POLLERR)) == POLLHUP;
+}
+
+/* mfd_inplace_is_used - is this TCP socket connected, connecting, or listening? Then another connect() does not
+ * reach its address: no attempt becomes unconnected again but by a call that is told its end. */
+bool mfd_inplace_is_used(int fd)
+{
+    struct pollfd polled = {.fd = fd};
+
+    return poll(&polled, 1, 0) >= 0 && (polled.revents & POLLHUP) == 0;
 }
 
 /* mfd_inplace_has_error - is there an error that nobody has been told? poll(2) does not consume it. */

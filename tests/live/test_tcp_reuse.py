@@ -13,7 +13,7 @@ from tests.support.need import require_root
 from tests.support.netns import HERE, MARK, NOBODY_HERE, WIRE, Wire, open_wire
 from tests.support.processes import Processes
 from tests.support.programs import Programs
-from tests.support.servers import Greeter, SilentServer, listening_socket, port_of
+from tests.support.servers import Echo, Greeter, SilentServer, listening_socket, port_of
 
 # DIAL FAMILY BOUND OPTION=VALUE,... WAIT ADDRESS PORT: what bind() and a non-blocking connect()
 # say, where the socket is then, and with WAIT what came of it.
@@ -48,6 +48,9 @@ if code == errno.EINPROGRESS and wait:
     tell("SO_ERROR", lambda: client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
     tell("bound port kept", lambda: not bound or at in ("0", str(client.getsockname()[1])))
 """
+
+N_READS = 20_000
+N_READS_QUICK = 5_000
 
 
 @pytest.fixture
@@ -110,6 +113,19 @@ def test_given_up(
         "disconnect: 0",
     ]
     assert under.lines == bare.lines, under.err
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "--strict" not in kind], ids=" ".join)
+def test_reader_is_not_disturbed(
+    kind: tuple[str, ...], meshfd: Meshfd, program: Programs, processes: Processes, quick: bool
+) -> None:
+    """Connected again by another thread, a blocking socket blocks its reader as ever."""
+    with Echo() as server:
+        way = meshfd.way(server.listening)
+        words = (program("again"), *way.words, str(N_READS_QUICK if quick else N_READS))
+        done = processes.run(meshfd.exec(*words, options=way.options + kind))
+    expected = ["connect: 0", "connect again: EISCONN", "failed to wait: 0", "often: 1"]
+    assert done.lines == expected, done.err
 
 
 class Dial:
