@@ -23,7 +23,7 @@
 #define MFD_LEASES_MAX 256
 #define MFD_ASKS_MAX 256
 #define MFD_SPAWNED_MAX 64
-#define MFD_WAITS_MAX 1024
+#define MFD_WAITS_MAX 2048
 #define MFD_NAMES_MAX 16384
 
 struct mfd_agent;
@@ -116,6 +116,7 @@ struct mfd_wait {
     unsigned next_free;
     int fd;
     int pidfd;
+    pid_t process;
     uint32_t progress;
     uint64_t progress_ns;
     uint64_t timeout_ns;
@@ -128,6 +129,7 @@ struct mfd_waits {
     struct mfd_wait slots[MFD_WAITS_MAX];
     unsigned first_free;
     unsigned n;
+    unsigned room; /* at most so many; MFD_WAITS_MAX or fewer */
     int epoll_fd;
     uint64_t next_ns; /* nothing is due before */
 };

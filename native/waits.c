@@ -21,8 +21,9 @@
  * signal meanwhile; where that can be, or the call has a time limit, it is EINTR.
  *
  * Limits: MFD_WAITS_MAX calls, two fds each, and no more than half of the agent's fds, so that calls of
- * others find some; a handler runs up to LOOK_MAX_NS late; a target that waits
- * here sleeps uninterruptibly in the eyes of ps(1), and can be stopped, but not frozen or traced anew.
+ * others find some; half of the calls may be one process's, so that the others' can wait, too; a handler runs up
+ * to LOOK_MAX_NS late; a target that waits here can be stopped, but not frozen or traced anew: what wakes it
+ * for that, or for a signal, finds it asleep again, and from then on killable only (state D of ps(1)).
  * Source: seccomp_unotify(2), epoll(7), signal(7), socket(7), kernel/signal.c (complete_signal). */
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -64,6 +65,7 @@ int mfd_waits_open(struct mfd_waits *waits)
     if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
         return -errno;
     room = room_for(nofile.rlim_cur);
+    waits->room = room;
     waits->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     waits->next_ns = UINT64_MAX;
     waits->first_free = room == 0 ? MFD_WAITS_MAX : 0;
@@ -115,16 +117,30 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Have so many calls of this process their places that the rest is for others? */
+static bool has_its_share(const struct mfd_waits *waits, pid_t process)
+{
+    const unsigned share = waits->room / 2;
+    unsigned n = 0;
+
+    if (waits->n < share)
+        return false;
+    for (unsigned i = 0; i < MFD_WAITS_MAX; i++)
+        n += waits->slots[i].proceed != NULL && waits->slots[i].process == process;
+    return n >= share;
+}
+
 static int put(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
                const struct mfd_wait_plan *plan, uint32_t progress)
 {
     struct mfd_waits *waits = &agent->waits;
     unsigned index = waits->first_free;
     struct mfd_wait *wait = &waits->slots[index];
+    const pid_t process = mfd_target_process(call->pid);
     MFD_CLOSE int pidfd = -1;
     int error;
 
-    if (index == MFD_WAITS_MAX)
+    if (index == MFD_WAITS_MAX || has_its_share(waits, process))
         return -EAGAIN;
     error = mfd_target_pidfd(call->pid, &pidfd);
     if (error == 0)
@@ -140,6 +156,7 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
         .events = plan->events,
         .fd = fd,
         .pidfd = mfd_take_fd(&pidfd),
+        .process = process,
         .progress = progress,
         .progress_ns = mfd_now_ns(),
         .timeout_ns = plan->timeout_ns,
@@ -154,7 +171,7 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
 /* mfd_wait_for - have a call wait for its socket, and answer it when it is over
  * @fd: the agent's own duplicate; taken over on success
  * @progress: what proceed() has left there
- * Return: 0; -EAGAIN when MFD_WAITS_MAX calls wait, or the agent lacks fds or memory; -ESRCH when the
+ * Return: 0; -EAGAIN when MFD_WAITS_MAX calls wait, or half of that of this process, or the agent lacks fds or memory; -ESRCH when the
  * target is gone. Nothing is answered then. */
 int mfd_wait_for(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
                  const struct mfd_wait_plan *plan, uint32_t progress)

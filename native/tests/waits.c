@@ -191,19 +191,36 @@ static void one_too_many_does_not_wait(void)
     struct rlimit limit;
     int pair[2];
     int supervisor_fd;
+    pid_t pid;
 
     NEED(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     limit.rlim_cur = limit.rlim_max;
     NEED(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     supervisor_fd = open_waits(pair);
-    for (unsigned i = 0; i < MFD_WAITS_MAX; i++)
-        NEED(put(i, getpid(), (int)(1000 + i % 2), pair[0], 0) == 0);
-    CHECK_EQ(put(0, getpid(), -1, pair[0], 0), -EAGAIN);
-    mfd_waits_forget(&agent, 1000);
+    NEED(agent.waits.room == MFD_WAITS_MAX);
+    for (unsigned i = 0; i < MFD_WAITS_MAX / 2; i++)
+        NEED(put(i, getpid(), 1000, pair[0], 0) == 0);
+    CHECK_EQ(put(0, getpid(), 1000, pair[0], 0), -EAGAIN); /* the others' half is not ours */
+    pid = fork();
+    NEED(pid >= 0);
+    if (pid == 0) {
+        (void)pause();
+        _exit(0);
+    }
+    for (unsigned i = 0; i < MFD_WAITS_MAX / 2; i++)
+        NEED(put(i, pid, 1001, pair[0], 0) == 0);
+    CHECK_EQ(put(0, pid, 1001, pair[0], 0), -EAGAIN);
+    mfd_waits_forget(&agent, 1001);
     CHECK_EQ(agent_stats.waits, MFD_WAITS_MAX / 2);
-    CHECK_EQ(put(0, getpid(), 1001, pair[0], 0), 0);
+    CHECK_EQ(put(0, getpid(), 1000, pair[0], 0), -EAGAIN);
+    CHECK_EQ(put(0, pid, 1001, pair[0], 0), 0);
+    mfd_waits_forget(&agent, 1000);
+    CHECK_EQ(put(0, getpid(), 1000, pair[0], 0), 0);
+    mfd_waits_forget(&agent, 1000);
     mfd_waits_forget(&agent, 1001);
     CHECK_EQ(agent_stats.waits, 0);
+    (void)kill(pid, SIGKILL);
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
     close_waits(supervisor_fd, pair);
 }
 

@@ -6,12 +6,13 @@
  * nonsense: calls with random fds, pointers and lengths, as fast as they go
  * memory:   connect() whose address is rewritten, made unreadable and unmapped meanwhile
  * fds:      calls when no fd is free, and sockets that are made, connected and closed
- * hold:     each waits in connect() to the second address, which does not answer
+ * hold:     each waits in connect() to the second address, which does not answer; so does the parent, for a while
  * The others, too, mean the second address, which refuses then. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #include "say.h"
@@ -20,6 +21,7 @@
 #define STACK_BYTES (64 * 1024)
 #define PAGE 4096
 #define PAUSE_US 1000
+#define TIMEOUT_US 100000
 
 static struct address good, other;
 static struct shared {
@@ -208,6 +210,16 @@ static void be_greeted(void)
     fflush(stdout);
 }
 
+static void wait_a_while(void)
+{
+    const struct timeval timeout = {.tv_usec = TIMEOUT_US};
+    int fd = tcp_socket(&other, 0);
+
+    sure("SO_SNDTIMEO", setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)));
+    say(dial(fd, &other), "wait");
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
     const struct mode *mode = modes;
@@ -232,6 +244,8 @@ int main(int argc, char **argv)
     fflush(stdout);
     wait_line();
     be_greeted();
+    if (mode->run == hold)
+        wait_a_while();
     wait_line();
     sure("kill", kill(child, SIGKILL));
     sure("waitpid", waitpid(child, NULL, 0));
