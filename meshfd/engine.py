@@ -88,6 +88,7 @@ _NOTICES: Final = {
     lib.MFD_NOTICE_STANDIN: NoticeKind.STANDIN,
     lib.MFD_NOTICE_SHARED: NoticeKind.SHARED,
     lib.MFD_NOTICE_FORBIDDEN: NoticeKind.FORBIDDEN,
+    lib.MFD_NOTICE_EXHAUSTED: NoticeKind.EXHAUSTED,
 }
 _STAGES: Final = {
     lib.MFD_STAGE_BLOCK: "block",

@@ -131,6 +131,10 @@ class NoticeKind(enum.Enum):
         "a program of the service has forbidden itself this port (Landlock): the call was left to "
         "the kernel"
     )
+    EXHAUSTED = (
+        "the agent has no fd or memory left to look into a call with: what it cannot look into is "
+        "not routed, and fails in a strict service"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,7 @@ class Statistics:
     listens: int
     adopted: int
     vanished: int
+    out_of_reach: int
     events_lost: int
     leases: int
     asks: int

@@ -61,6 +61,7 @@ class ConnectionReport:
     mismatched: int = 0
     sockets: int = 0
     events_lost: int = 0
+    out_of_reach: int = 0
     leases: int = 0
     asks: int = 0
     waits: int = 0
@@ -153,6 +154,7 @@ def _report_connections(runner: Runner) -> ConnectionReport:
         mismatched=counters.mismatched,
         sockets=counters.sockets,
         events_lost=counters.events_lost,
+        out_of_reach=counters.out_of_reach,
         leases=counters.leases,
         asks=counters.asks,
         waits=counters.waits,

@@ -14,6 +14,26 @@ uint64_t mfd_account_time(struct mfd_agent *agent, const struct mfd_notification
     return nanoseconds;
 }
 
+/* mfd_account_unseen - a call is left alone, or fails in a strict service, because it could not be looked into
+ * @error: of looking; a mistake of the program's, which the kernel tells it, is none of ours
+ * @asked: NULL when that is not known */
+void mfd_account_unseen(struct mfd_agent *agent, const struct mfd_notification *call, int error,
+                        const struct mfd_address *asked)
+{
+    enum mfd_notice notice = MFD_NOTICE_EXHAUSTED;
+
+    if (call->pid == 0) {
+        notice = MFD_NOTICE_FOREIGN_PID;
+        error = 0;
+    } else if (error == -EPERM) {
+        notice = MFD_NOTICE_UNREADABLE;
+    } else if (error != -EMFILE && error != -ENFILE && error != -ENOMEM) {
+        return;
+    }
+    agent->stats->out_of_reach++;
+    mfd_control_notice(agent, notice, call->pid, -error, asked, MFD_ANY);
+}
+
 /* mfd_account_rule - a rule of the route table has decided */
 void mfd_account_rule(struct mfd_agent *agent, uint32_t rule)
 {

@@ -159,17 +159,11 @@ static int hand_over(struct mfd_agent *agent, const struct mfd_notification *cal
 static void tell_unseen(struct mfd_agent *agent, const struct mfd_notification *call, int error,
                         const struct mfd_address *asked)
 {
-    enum mfd_notice notice = MFD_NOTICE_HANDOVER;
-
-    if (call->pid == 0) {
-        notice = MFD_NOTICE_FOREIGN_PID;
-        error = 0;
-    } else if (error == -EPERM) {
-        notice = MFD_NOTICE_UNREADABLE;
-    } else if (error == -EBADF || error == -EFAULT || !mfd_notify_is_alive(call)) {
-        return; /* the program's own mistake, or gone */
-    }
-    mfd_control_notice(agent, notice, call->pid, -error, asked, MFD_ANY);
+    mfd_account_unseen(agent, call, error, asked);
+    if (call->pid == 0 || error == -EPERM || error == -EBADF || error == -EFAULT ||
+        !mfd_notify_is_alive(call))
+        return; /* that says it; the program's own mistake; gone */
+    mfd_control_notice(agent, MFD_NOTICE_HANDOVER, call->pid, -error, asked, MFD_ANY);
 }
 
 /* The address names a port of ours: decide. */

@@ -242,6 +242,8 @@ static void handle_call(struct mfd_agent *self, const struct mfd_notification *c
         break;
     case MFD_CALL_OTHER:
         /* socketcall(2) of a program out of reach: its arguments could become anything */
+        if (call->call.in_memory)
+            mfd_account_unseen(self, call, -EPERM, NULL);
         if (call->call.in_memory && (self->flags & MFD_SETUP_STRICT) != 0)
             mfd_answer(self, call, -EACCES);
         else

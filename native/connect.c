@@ -90,9 +90,7 @@ static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
 /* The file cannot be looked at. */
 static void out_of_reach(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
 {
-    if (error == -EPERM)
-        mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, attempt->call.pid, EPERM, &attempt->asked,
-                           MFD_ANY);
+    mfd_account_unseen(agent, &attempt->call, error, &attempt->asked);
     agent->stats->passed++;
     if (is_strict(agent))
         mfd_answer(agent, &attempt->call, error == -EBADF ? -EBADF : -EACCES);
@@ -460,8 +458,7 @@ static void unread(struct mfd_agent *agent, const struct mfd_attempt *attempt, i
     const struct mfd_notification *call = &attempt->call;
     MFD_RELEASE int fd = -1;
 
-    if (error == -EPERM)
-        mfd_control_notice(agent, MFD_NOTICE_UNREADABLE, call->pid, EPERM, NULL, MFD_ANY);
+    mfd_account_unseen(agent, call, error, NULL);
     mfd_socket_let_go(agent, call->pid, fd_of(call));
     if (!is_strict(agent))
         mfd_answer_continue(agent, call);
@@ -480,7 +477,7 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
     int error;
 
     if (call->pid == 0) {
-        mfd_control_notice(agent, MFD_NOTICE_FOREIGN_PID, 0, 0, NULL, MFD_ANY);
+        mfd_account_unseen(agent, call, -ENOENT, NULL);
         if (is_strict(agent))
             mfd_answer(agent, call, -EACCES);
         else

@@ -243,6 +243,8 @@ void mfd_balance_choose(struct mfd_agent *agent, uint32_t upstream, struct mfd_c
 bool mfd_balance_serves(const struct mfd_table *table, uint32_t upstream,
                         const struct mfd_address *address);
 uint64_t mfd_account_time(struct mfd_agent *agent, const struct mfd_notification *call);
+void mfd_account_unseen(struct mfd_agent *agent, const struct mfd_notification *call, int error,
+                        const struct mfd_address *asked);
 void mfd_account_rule(struct mfd_agent *agent, uint32_t rule);
 void mfd_account_outcome(struct mfd_agent *agent, const struct mfd_candidates *candidates,
                          const struct mfd_outcome *outcome);
@@ -503,7 +505,8 @@ int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attem
                         int standin_fd, bool blocking);
 void mfd_standin_expire(struct mfd_agent *agent, uint64_t now_ns);
 uint64_t mfd_standin_next_ns(const struct mfd_standins *standins);
-struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, pid_t pid, int fd);
+struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, const struct mfd_notification *call,
+                                     int fd);
 bool mfd_standin_connect(struct mfd_agent *agent, const struct mfd_notification *call);
 bool mfd_standin_name(struct mfd_agent *agent, const struct mfd_notification *call, bool peer);
 void mfd_standin_option_handle(struct mfd_agent *agent, const struct mfd_notification *call,

@@ -266,6 +266,8 @@ void mfd_receive_handle(struct mfd_agent *agent, const struct mfd_notification *
         receive_in_place(agent, call, mfd_take_fd(&socket.fd));
         return;
     }
+    if (error < 0)
+        mfd_account_unseen(agent, call, error, NULL);
     mfd_release_at(&socket.fd);
     mfd_answer_continue(agent, call);
 }

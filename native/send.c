@@ -338,10 +338,10 @@ void mfd_send_handle(struct mfd_agent *agent, const struct mfd_notification *cal
     struct mfd_socket socket = {.fd = -1};
     int error = -ENOENT;
 
-    if (call->pid == 0)
-        mfd_control_notice(agent, MFD_NOTICE_FOREIGN_PID, 0, 0, NULL, MFD_ANY);
-    else
+    if (call->pid != 0)
         error = mfd_socket_take_up(agent, call->pid, (int)call->call.args[0], &socket);
+    if (error < 0)
+        mfd_account_unseen(agent, call, error, NULL);
     if (error == 0 && socket.protocol == IPPROTO_UDP && concerns_us(agent, call, &socket)) {
         send_in_place(agent, call, mfd_take_fd(&socket.fd));
         return;

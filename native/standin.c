@@ -132,14 +132,22 @@ static struct mfd_standin *new_record(struct mfd_standins *standins, uint64_t co
 
 /* mfd_standin_find - the record of the stand-in that the target has at fd
  * Return: NULL when it is none, or out of reach. */
-struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, pid_t pid, int fd)
+struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, const struct mfd_notification *call,
+                                     int fd)
 {
     struct mfd_standin *set;
     MFD_RELEASE int own_fd = -1;
     uint64_t cookie;
+    int error;
 
-    if (agent->standins.n_made == 0 || mfd_target_open_fd(pid, fd, &own_fd) < 0)
+    if (agent->standins.n_made == 0)
         return NULL;
+    error = mfd_target_open_fd(call->pid, fd, &own_fd);
+    if (error < 0) {
+        if (call->call.kind != MFD_CALL_CONNECT && call->call.kind != MFD_CALL_GETPEERNAME)
+            mfd_account_unseen(agent, call, error, NULL); /* those are looked into once more */
+        return NULL;
+    }
     cookie = mfd_socket_cookie(own_fd);
     set = set_of(&agent->standins, cookie);
     for (unsigned i = 0; cookie != 0 && i < MFD_STANDINS_WAYS; i++) {

@@ -60,7 +60,7 @@ static int fd_of(const struct mfd_notification *call)
  * Return: whether it was one. */
 bool mfd_standin_connect(struct mfd_agent *agent, const struct mfd_notification *call)
 {
-    struct mfd_standin *standin = mfd_standin_find(agent, call->pid, fd_of(call));
+    struct mfd_standin *standin = mfd_standin_find(agent, call, fd_of(call));
     sa_family_t family = AF_UNSPEC;
     int answer = -EISCONN;
 
@@ -97,7 +97,7 @@ static int tell(const struct mfd_notification *call, unsigned value_argument, co
 bool mfd_standin_name(struct mfd_agent *agent, const struct mfd_notification *call, bool peer)
 {
     const struct mfd_standin *standin =
-        call->pid == 0 ? NULL : mfd_standin_find(agent, call->pid, fd_of(call));
+        call->pid == 0 ? NULL : mfd_standin_find(agent, call, fd_of(call));
     union mfd_sockaddr sockaddr = {0};
     socklen_t length = 0;
 
@@ -351,7 +351,7 @@ void mfd_standin_option_handle(struct mfd_agent *agent, const struct mfd_notific
 
     /* all of socketcall(2)'s are trapped */
     if (call->pid != 0 && mfd_filter_tells((int)call->call.args[1], (int)call->call.args[2], set))
-        standin = mfd_standin_find(agent, call->pid, fd_of(call));
+        standin = mfd_standin_find(agent, call, fd_of(call));
     if (standin == NULL)
         mfd_answer_continue(agent, call);
     else if (!mfd_notify_is_alive(call))

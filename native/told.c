@@ -48,11 +48,13 @@ void mfd_getpeername_handle(struct mfd_agent *agent, const struct mfd_notificati
     union mfd_sockaddr sockaddr = {0};
     socklen_t length = sizeof(sockaddr);
     MFD_RELEASE int fd = -1;
-    bool is_other = call->pid != 0 &&
-                    mfd_target_open_fd(call->pid, (int)call->call.args[0], &fd) == 0 &&
-                    getpeername(fd, &sockaddr.any, &length) == 0 &&
+    int error =
+        call->pid == 0 ? -ENOENT : mfd_target_open_fd(call->pid, (int)call->call.args[0], &fd);
+    bool is_other = error == 0 && getpeername(fd, &sockaddr.any, &length) == 0 &&
                     mfd_told_translate(agent, fd, &sockaddr, &length);
 
+    if (error < 0)
+        mfd_account_unseen(agent, call, error, NULL);
     mfd_release_at(&fd); /* before the answer */
     if (!is_other)
         mfd_answer_continue(agent, call);

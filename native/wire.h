@@ -117,6 +117,7 @@ enum mfd_notice {
     MFD_NOTICE_STANDIN,    /* a socket could not be replaced by a unix socket */
     MFD_NOTICE_SHARED,     /* somebody else has the socket that was replaced, and keeps it */
     MFD_NOTICE_FORBIDDEN,  /* a port that a program has forbidden itself: left to the kernel */
+    MFD_NOTICE_EXHAUSTED,  /* no fd or memory is left to look into a call with */
     MFD_NOTICE_COUNT_,
 };
 
@@ -263,15 +264,16 @@ struct mfd_stats {
     uint64_t handed; /* listening sockets handed over */
     uint64_t mismatched;
     uint64_t listens;
-    uint64_t adopted;     /* sockets taken up that were not created by the agent */
-    uint64_t vanished;    /* targets gone in the middle of a call */
-    uint64_t events_lost; /* MFD_MSG_DECIDED and _NOTICE dropped because nobody read */
-    uint64_t leases;      /* gauge */
-    uint64_t asks;        /* gauge: calls that wait for a verdict */
-    uint64_t waits;       /* gauge: calls that wait for their socket */
-    uint64_t listeners;   /* gauge: filters with living processes */
-    uint64_t standins;    /* TCP sockets replaced by unix sockets */
-    uint64_t parked;      /* gauge: epoll registrations that wait for a connect() */
+    uint64_t adopted;      /* sockets taken up that were not created by the agent */
+    uint64_t vanished;     /* targets gone in the middle of a call */
+    uint64_t out_of_reach; /* calls that could not be looked into */
+    uint64_t events_lost;  /* MFD_MSG_DECIDED and _NOTICE dropped because nobody read */
+    uint64_t leases;       /* gauge */
+    uint64_t asks;         /* gauge: calls that wait for a verdict */
+    uint64_t waits;        /* gauge: calls that wait for their socket */
+    uint64_t listeners;    /* gauge: filters with living processes */
+    uint64_t standins;     /* TCP sockets replaced by unix sockets */
+    uint64_t parked;       /* gauge: epoll registrations that wait for a connect() */
     uint64_t connect_ns[MFD_STATS_BUCKETS];
     uint64_t socket_ns[MFD_STATS_BUCKETS];
 };
