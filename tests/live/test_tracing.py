@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import signal
 import subprocess
@@ -214,6 +215,29 @@ def test_attached_in_strict(
     running.finish()
     strace.finish()
     assert "connect" in log.read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+@pytest.mark.parametrize("variant", ["", "i386"])
+def test_calls_that_a_tracer_changes(
+    variant: str,
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    greeter: Greeter,
+) -> None:
+    """A call whose number becomes -1 is skipped; one that becomes connect() is redirected."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the tracer knows the registers of x86 alone")
+    path = program("skipping", variant)
+    bare = processes.run([path, *direct_way(greeter.listening).words])
+    way = meshfd.way(greeter.listening)
+    under = processes.run(meshfd.exec(path, *way.words, options=way.options + kind))
+    assert bare.code == 0, bare.err
+    assert bare.lines[:3] == ["leave: ENOSYS", "leave, peer: ENOTCONN", "leave, then connect: 0"]
+    assert "turn into: 0" in bare.lines
+    assert under.lines == bare.lines, under.err
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=" ".join)
