@@ -244,7 +244,8 @@ static int settle(const struct mfd_socket *socket, int error)
 }
 
 /* @ret_standin_fd: -1, or a connected unix socket that is to take the socket's place */
-static struct mfd_outcome try_candidates(struct mfd_agent *agent, const struct mfd_socket *socket,
+static struct mfd_outcome try_candidates(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                                         const struct mfd_socket *socket,
                                          const struct mfd_candidates *candidates,
                                          int *ret_standin_fd)
 {
@@ -263,7 +264,7 @@ static struct mfd_outcome try_candidates(struct mfd_agent *agent, const struct m
             outcome.attempts++;
             outcome.used = (int)i;
             outcome.error = ECONNREFUSED;
-            if (mfd_standin_open(agent, candidates->endpoints[i], ret_standin_fd) < 0)
+            if (mfd_standin_open(&attempt->call, candidates->endpoints[i], ret_standin_fd) < 0)
                 continue;
             outcome.error = 0;
             break;
@@ -304,7 +305,8 @@ static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
 {
     const struct mfd_notification *call = &attempt->call;
     int standin_fd;
-    struct mfd_outcome outcome = try_candidates(agent, &taken->socket, candidates, &standin_fd);
+    struct mfd_outcome outcome =
+        try_candidates(agent, attempt, &taken->socket, candidates, &standin_fd);
     bool blocking = mfd_mode_leave(&taken->mode) && !attempt->dontwait;
     uint64_t nanoseconds;
 

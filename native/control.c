@@ -271,10 +271,8 @@ static void let_go_of_inherited(void)
 
 /* Sockets are made under this identity from now on: a socket belongs to its creator's fsuid
  * (net/socket.c, sock_alloc). It decides nothing else that the agent does. */
-static void take_fs_identity(struct mfd_agent *agent, const struct mfd_program *program)
+static void take_fs_identity(const struct mfd_program *program)
 {
-    agent->service_uid = program->uid;
-    agent->service_gid = program->gid;
     (void)setfsgid(program->gid == MFD_ANY ? getegid() : program->gid);
     (void)setfsuid(program->uid == MFD_ANY ? geteuid() : program->uid);
 }
@@ -333,7 +331,7 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
         }
     }
     if (error == 0) {
-        take_fs_identity(agent, view.program);
+        take_fs_identity(view.program);
         error = adopt_spawned(agent, &result);
         result.stage = error < 0 ? MFD_STAGE_CLONE : 0;
     }

@@ -82,6 +82,30 @@ int mfd_target_same_file(pid_t pid, int fd, int own_fd);
 bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 
+/* --- identity.c: be the program for the length of one call ---------------------------------------- */
+
+#define MFD_GROUPS_MAX 256
+
+struct mfd_identity {
+    uid_t uid; /* effective, as the group is */
+    gid_t gid;
+    uid_t fs_uid;
+    gid_t fs_gid;
+    uint64_t capabilities; /* effective */
+    unsigned n_groups;
+    gid_t groups[MFD_GROUPS_MAX];
+};
+
+struct mfd_identity_change {
+    struct mfd_identity own;
+    struct mfd_identity other;
+    bool made;
+};
+
+int mfd_target_identity(pid_t pid, struct mfd_identity *ret);
+int mfd_identity_enter(const struct mfd_notification *call, struct mfd_identity_change *ret);
+void mfd_identity_leave(const struct mfd_identity_change *change);
+
 /* --- waits.c: calls that wait in the agent for their socket ------------------------------------- */
 
 enum mfd_wake {
@@ -500,7 +524,8 @@ struct mfd_standins {
     uint64_t clock;
 };
 
-int mfd_standin_open(struct mfd_agent *agent, const struct mfd_endpoint *endpoint, int *ret_fd);
+int mfd_standin_open(const struct mfd_notification *call, const struct mfd_endpoint *endpoint,
+                     int *ret_fd);
 int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
                         int standin_fd, bool blocking);
 void mfd_standin_expire(struct mfd_agent *agent, uint64_t now_ns);
@@ -630,8 +655,6 @@ struct mfd_agent {
     struct mfd_listening_sockets listening;
     struct mfd_parked parked;
     struct mfd_standins standins;
-    uint32_t service_uid; /* the service's, MFD_ANY: ours */
-    uint32_t service_gid;
     struct mfd_children children;
     int foreground_fd;       /* pidfd of the process that stands for our program; -1: none does */
     bool foreground_stopped; /* by us, because the program was */

@@ -14,9 +14,9 @@
  * Reading, writing, shutdown() and the like are the kernel's: after connect() nothing is in between.
  *
  * connect() of a stream unix socket does not wait: it succeeds, or fails at once, with EAGAIN when the
- * server's queue is full. Any failure makes room for the next endpoint. It is made in the name of the service's
- * user, which is what a server sees by SO_PEERCRED; the pid there is the agent's, and groups besides the first
- * are the agent's. Paths are the agent's, not those of a program that has changed its root.
+ * server's queue is full. Any failure makes room for the next endpoint. It is made as the
+ * program is at that moment (identity.c), which is what the server sees by SO_PEERCRED; but the pid there is
+ * the agent's. Paths are the agent's, not those of a program that has changed its root.
  *
  * The program is not told, and cannot be, where it differs: a process that shares the TCP socket since a fork
  * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed: an epoll instance keeps no file
@@ -34,8 +34,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/fsuid.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -56,44 +54,16 @@ struct numbers { /* fds of the program that are the socket */
 
 /* --- connecting --------------------------------------------------------------------------------------------- */
 
-struct identity {
-    uid_t uid;
-    gid_t gid;
-    bool changed;
-};
-
-/* Be the service's user. Return: 0 or -errno. */
-static int identity_enter(const struct mfd_agent *agent, struct identity *ret_own)
-{
-    struct identity own = {.uid = geteuid(), .gid = getegid()};
-    uid_t uid = agent->service_uid == MFD_ANY ? own.uid : agent->service_uid;
-    gid_t gid = agent->service_gid == MFD_ANY ? own.gid : agent->service_gid;
-
-    own.changed = uid != own.uid || gid != own.gid;
-    *ret_own = own;
-    return own.changed && (setegid(gid) < 0 || seteuid(uid) < 0) ? -errno : 0;
-}
-
-/* As control.c has set it up: files are made in the name of the service (fsuid), and the change of identity
- * must not have made us dumpable (prctl(2), PR_SET_DUMPABLE). The saved ids allow the way back. */
-static void identity_leave(const struct mfd_agent *agent, const struct identity *own)
-{
-    if (!own->changed || seteuid(own->uid) < 0 || setegid(own->gid) < 0)
-        return;
-    (void)setfsgid(agent->service_gid == MFD_ANY ? own->gid : agent->service_gid);
-    (void)setfsuid(agent->service_uid == MFD_ANY ? own->uid : agent->service_uid);
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-}
-
-/* mfd_standin_open - connect to a unix socket
+/* mfd_standin_open - connect to a unix socket, as the program
  * @ret_fd: connected, non-blocking, owned by the caller
  * Return: 0 or -errno: another endpoint may serve. */
-int mfd_standin_open(struct mfd_agent *agent, const struct mfd_endpoint *endpoint, int *ret_fd)
+int mfd_standin_open(const struct mfd_notification *call, const struct mfd_endpoint *endpoint,
+                     int *ret_fd)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + endpoint->path_size);
     MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct identity own;
+    struct mfd_identity_change identity;
     int error;
 
     if (fd < 0)
@@ -101,10 +71,10 @@ int mfd_standin_open(struct mfd_agent *agent, const struct mfd_endpoint *endpoin
     memcpy(name.sun_path, endpoint->path, endpoint->path_size);
     if (endpoint->path[0] != '\0')
         length++; /* a path ends in NUL, an abstract name does not */
-    error = identity_enter(agent, &own);
+    error = mfd_identity_enter(call, &identity);
     if (error == 0 && connect(fd, (const struct sockaddr *)&name, length) < 0)
         error = -errno;
-    identity_leave(agent, &own);
+    mfd_identity_leave(&identity);
     if (error == 0)
         *ret_fd = mfd_take_fd(&fd);
     return error;

@@ -20,6 +20,15 @@
 #define KNOWN_THREADS 64
 #define KNOWN_NS (100 * MFD_NS_PER_MS) /* after the last call of any */
 #define STATUS_ROOM 4096               /* /proc/PID/status has about 1500 bytes */
+#define IDENTITY_ROOM 8192             /* MFD_GROUPS_MAX groups of 11 bytes, too */
+
+enum { /* ids of a line of /proc/PID/status */
+    ID_REAL,
+    ID_EFFECTIVE,
+    ID_SAVED,
+    ID_OF_FILES,
+    IDS_EACH
+};
 
 /* mfd_target_read - copy size bytes of its memory
  * Return: 0; -EFAULT when they are not all there; -EPERM; -ESRCH. */
@@ -79,19 +88,67 @@ int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size)
     return (size_t)n == size ? 0 : -EFAULT;
 }
 
-/* mfd_target_is_capable - has it CAP_NET_ADMIN and CAP_NET_RAW, in our own user namespace? */
-bool mfd_target_is_capable(pid_t pid)
+static bool is_in_our_userns(pid_t pid)
 {
-    const uint64_t needed = 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW;
-    char text[STATUS_ROOM];
     char path[32];
     struct stat theirs;
     struct stat ours;
 
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
-    return read_proc(pid, "status", text, sizeof(text)) == 0 && stat(path, &theirs) == 0 &&
-           stat("/proc/self/ns/user", &ours) == 0 && theirs.st_ino == ours.st_ino &&
+    return stat(path, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
+           theirs.st_ino == ours.st_ino;
+}
+
+/* mfd_target_is_capable - has it CAP_NET_ADMIN and CAP_NET_RAW, in our own user namespace? */
+bool mfd_target_is_capable(pid_t pid)
+{
+    const uint64_t needed = 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW;
+    char text[STATUS_ROOM];
+
+    return read_proc(pid, "status", text, sizeof(text)) == 0 && is_in_our_userns(pid) &&
            (status_number(text, "\nCapEff:", 16) & needed) == needed;
+}
+
+/* The numbers of a line of /proc/PID/status. Return: how many there were, at most @n. */
+static unsigned status_numbers(const char *text, const char *name, unsigned *ret, unsigned n)
+{
+    const char *at = strstr(text, name);
+    unsigned found = 0;
+
+    if (at == NULL)
+        return 0;
+    at += strlen(name);
+    while (found < n) {
+        at += strspn(at, " \t");
+        if (*at < '0' || *at > '9')
+            break;
+        ret[found++] = (unsigned)strtoul(at, NULL, 10);
+        at += strspn(at, "0123456789");
+    }
+    return found;
+}
+
+/* mfd_target_identity - who it is, in the eyes of our own user namespace
+ * Return: 0; -ESRCH; what proc(5) says. */
+int mfd_target_identity(pid_t pid, struct mfd_identity *ret)
+{
+    static char text[IDENTITY_ROOM];
+    unsigned uids[IDS_EACH];
+    unsigned gids[IDS_EACH];
+    int error = read_proc(pid, "status", text, sizeof(text));
+
+    if (error < 0)
+        return error == -ENOENT ? -ESRCH : error;
+    if (status_numbers(text, "\nUid:", uids, IDS_EACH) < IDS_EACH ||
+        status_numbers(text, "\nGid:", gids, IDS_EACH) < IDS_EACH)
+        return -ESRCH;
+    ret->uid = uids[ID_EFFECTIVE];
+    ret->gid = gids[ID_EFFECTIVE];
+    ret->fs_uid = uids[ID_OF_FILES];
+    ret->fs_gid = gids[ID_OF_FILES];
+    ret->n_groups = status_numbers(text, "\nGroups:", ret->groups, MFD_GROUPS_MAX);
+    ret->capabilities = is_in_our_userns(pid) ? status_number(text, "\nCapEff:", 16) : 0;
+    return 0;
 }
 
 /* Before Linux 6.9 a pidfd is a whole process's. */

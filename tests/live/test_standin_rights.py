@@ -1,0 +1,112 @@
+"""A unix socket is connected to as the program is, with no right of the agent's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, written
+from tests.support.need import require_root, require_tool
+from tests.support.ordinary_user import NOBODY
+from tests.support.processes import Processes
+from tests.support.programs import Programs
+from tests.support.servers import Echo
+
+GROUP = 54321
+DROPPED = [f"--reuid={NOBODY}", f"--regid={NOBODY}"]
+SERVED = ["connect: 0", 'greeting: "hello"']
+REFUSED = ["connect: ECONNREFUSED"]
+
+
+@pytest.fixture(autouse=True)
+def _about_meshfd(meshfd: Meshfd) -> None:
+    meshfd.need()
+    require_root()
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    """Return where a socket is made: in a directory that every user may enter."""
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    return tmp_path / "echo.sock"
+
+
+def way_to(where: Path) -> Way:
+    """Return a way from the virtual address to a unix socket."""
+    route = f"{written(VIRTUAL, VIRTUAL_PORT)}=unix:{where}"
+    return Way(VIRTUAL, VIRTUAL_PORT, ("--route", route))
+
+
+@pytest.mark.parametrize(
+    ("words", "owner", "group", "mode", "expected"),
+    [
+        ([*DROPPED, "--clear-groups"], 0, 0, 0o700, REFUSED),
+        ([*DROPPED, "--clear-groups"], NOBODY, 0, 0o700, SERVED),
+        ([*DROPPED, "--clear-groups"], 0, GROUP, 0o770, REFUSED),
+        ([*DROPPED, f"--groups=7,{GROUP}"], 0, GROUP, 0o770, SERVED),
+        ([f"--reuid={NOBODY}", "--keep-groups"], 0, 0, 0o770, SERVED),
+        (["--bounding-set=-all"], NOBODY, 0, 0o700, REFUSED),
+        ([f"--groups={','.join(map(str, range(1000, 1200)))},{GROUP}"], 0, GROUP, 0o070, SERVED),
+    ],
+    ids=["user", "owner", "no-group", "group", "first-group", "capabilities", "many-groups"],
+)
+def test_as_the_program(
+    words: list[str],
+    owner: int,
+    group: int,
+    mode: int,
+    expected: list[str],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    where: Path,
+) -> None:
+    """A program that has changed since it was started may connect where it may now."""
+    way = way_to(where)
+    command = [require_tool("setpriv"), *words, str(program("standin")), "hello", *way.words]
+    with Echo(str(where)):
+        os.chown(where, owner, group)
+        where.chmod(mode)
+        done = processes.run(meshfd.exec(*command, options=way.options))
+    assert done.lines == expected, done.err
+
+
+def test_who_it_was(meshfd: Meshfd, program: Programs, processes: Processes, where: Path) -> None:
+    """The server is told the user and the group of the program that connects, each time anew."""
+    way = way_to(where)
+    path, setpriv = program("standin"), require_tool("setpriv")
+    each = f"{path} hello {' '.join(way.words)}"
+    script = f"{setpriv} --reuid=7 --regid=8 --clear-groups {each}; {each}"
+    with Echo(str(where)) as echo:
+        done = processes.run(meshfd.exec("sh", "-c", script, options=way.options))
+    assert done.lines == SERVED * 2
+    assert [peer[1:] for peer in echo.peers] == [(7, 8), (0, 0)]
+
+
+def test_agent_is_itself_again(
+    meshfd: Meshfd, program: Programs, processes: Processes, where: Path
+) -> None:
+    """Afterwards a program of another user is served as before, and the agent cannot be traced."""
+    way = way_to(where)
+    path, setpriv = program("standin"), require_tool("setpriv")
+    drop = f"{setpriv} --reuid=7 --regid=8 --clear-groups"
+    look = (
+        'agent=$(ps -o ppid= -p $$); cat /proc/$agent/status; stat -c "owner %u" /proc/$agent/mem'
+    )
+    talk = f"{drop} {path} hello {' '.join(way.words)}"
+    with Echo(str(where)):
+        done = processes.run(
+            meshfd.exec("bash", "-c", f"{look}; {talk}; {look}", options=way.options)
+        )
+    before, after = done.out.split("\n".join(SERVED))
+    kept = ("Uid:", "Gid:", "Groups:", "Cap", "owner")
+
+    def identity(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith(kept)]
+
+    assert identity(after) == identity(before)
+    assert "owner 0" in before
