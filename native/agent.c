@@ -183,6 +183,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
         error = mfd_waits_open(&self->waits);
     if (error == 0)
         error = mfd_forbidden_open(&self->forbidden);
+    if (error == 0)
+        error = mfd_parked_open(&self->parked);
     return error;
 }
 
@@ -279,7 +281,7 @@ static void on_deadlines(struct mfd_agent *self)
     mfd_asks_expire(self, now);
     mfd_waits_expire(self, now);
     mfd_names_step(self);
-    mfd_parked_expire(self, now);
+    mfd_parked_expire(&self->parked, now);
     mfd_standin_expire(self, now);
     if (mfd_target_next_ns() <= now)
         mfd_target_forget_all();

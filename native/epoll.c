@@ -134,24 +134,41 @@ int mfd_epoll_collect(pid_t pid, const int *numbers, unsigned n_numbers,
     return error;
 }
 
-/* In a child with an fd table of its own. The instances, and the file, are moved above all the numbers that
- * the file is to have, so that putting it there hits none of them. */
+/* Is this a number that the file is to have? */
+static bool is_wanted(const struct mfd_registrations *registrations, int number)
+{
+    int last = -1;
+
+    for (unsigned i = 0; i < registrations->n; i++) {
+        if (registrations->found[i].at_fd == last) /* most have one number */
+            continue;
+        last = registrations->found[i].at_fd;
+        if (last == number)
+            return true;
+    }
+    return false;
+}
+
+/* Our fd, at a number that putting the file at its own will not hit. Those that are met on the way stay taken. */
+static int move_aside(const struct mfd_registrations *registrations, int fd)
+{
+    while (fd >= 0 && is_wanted(registrations, fd))
+        fd = dup(fd);
+    return fd;
+}
+
+/* In a child with an fd table of its own. */
 static int register_all(void *argument)
 {
     struct mfd_registrations *registrations = argument;
-    int above = 0;
-    int file_fd;
+    int file_fd = move_aside(registrations, registrations->file_fd);
 
     for (unsigned i = 0; i < registrations->n; i++)
-        if (registrations->found[i].at_fd >= above)
-            above = registrations->found[i].at_fd + 1;
-    for (unsigned i = 0; i < registrations->n; i++)
-        registrations->moved[i] = fcntl(registrations->found[i].epoll_fd, F_DUPFD, above);
-    file_fd = fcntl(registrations->file_fd, F_DUPFD, above);
+        registrations->moved[i] = move_aside(registrations, registrations->found[i].epoll_fd);
     for (unsigned i = 0; i < registrations->n; i++) {
         struct mfd_registration *one = &registrations->found[i];
 
-        if (one->at_fd < 0 || dup2(file_fd, one->at_fd) < 0 ||
+        if (file_fd < 0 || one->at_fd < 0 || dup2(file_fd, one->at_fd) < 0 ||
             epoll_ctl(registrations->moved[i], EPOLL_CTL_ADD, one->at_fd, &one->event) < 0)
             registrations->error = errno;
     }

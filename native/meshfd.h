@@ -78,6 +78,7 @@ enum mfd_signalled mfd_target_signalled(pid_t pid);
 bool mfd_target_is_capable(pid_t pid);
 void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
+int mfd_target_order(pid_t pid, int fd, int own_fd);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
 bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
@@ -452,16 +453,39 @@ int mfd_epoll_collect(pid_t pid, const int *numbers, unsigned n_numbers,
 int mfd_epoll_register(struct mfd_registrations *registrations, int file_fd);
 int mfd_epoll_restore(struct mfd_registrations *found, int file_fd);
 
-/* --- parked.c: epoll registrations that wait for their socket's connect() ------------------------- */
+/* --- watch.c: has anybody an open file still? ------------------------------------------------------ */
+
+struct mfd_watch {
+    int epoll_fd;
+    int number; /* the file's, in there */
+};
+
+int mfd_watch_open(int fd, struct mfd_watch *ret_watch);
+bool mfd_watch_is_open(const struct mfd_watch *watch);
+void mfd_watch_close(struct mfd_watch *watch);
+
+/* --- parked.c, parked_table.c: epoll registrations that wait for their socket's connect() --------- */
 
 #define MFD_PARKED_MAX 1024
 #define MFD_PARKED_INSTANCES_MAX 768
 
+struct mfd_parked_socket {
+    uint64_t cookie; /* 0: a free slot */
+    pid_t pid;       /* who registered it first, for a notice */
+    struct mfd_watch watch;
+    unsigned n_users;
+};
+
+struct mfd_parked_instance {
+    int fd; /* own duplicate */
+    unsigned n_users;
+};
+
 struct mfd_parked_one {
-    uint64_t cookie; /* of the socket; 0: a free slot */
-    uint32_t instance;
-    pid_t pid; /* who registered it, where the sweep looks */
-    int fd;
+    bool used;
+    uint16_t socket;
+    uint16_t instance;
+    int fd; /* the socket's number in the program */
     struct epoll_event event;
 };
 
@@ -475,20 +499,45 @@ struct mfd_registered { /* sockets that are in an instance for good: a bit of a 
 
 struct mfd_parked {
     struct mfd_parked_one ones[MFD_PARKED_MAX];
-    int instances[MFD_PARKED_INSTANCES_MAX];    /* own duplicates of epoll instances */
-    unsigned n_users[MFD_PARKED_INSTANCES_MAX]; /* 0: a free slot */
     unsigned n;
-    uint64_t sweep_ns;
+    struct mfd_parked_socket sockets[MFD_PARKED_MAX];
+    struct mfd_parked_instance
+        instances[MFD_PARKED_INSTANCES_MAX]; /* in the kernel's order of files */
+    unsigned n_instances;
+    unsigned n_fds; /* that all this holds */
+    unsigned fds_max;
+    uint64_t sweep_ns; /* the next one is due */
+    uint64_t swept_ns; /* when the last one was */
     struct mfd_registered registered;
 };
 
+struct mfd_parked_request {
+    pid_t pid;
+    int epoll_fd; /* numbers in the program */
+    int fd;
+    int own_fd; /* our duplicate of the socket */
+    uint64_t cookie;
+    uint64_t now_ns;
+    struct epoll_event event;
+};
+
+int mfd_parked_open(struct mfd_parked *parked);
+int mfd_parked_put(struct mfd_parked *parked, const struct mfd_parked_request *request);
+struct mfd_parked_one *mfd_parked_find(struct mfd_parked *parked, pid_t pid, int epoll_fd, int fd,
+                                       uint64_t cookie);
+bool mfd_parked_has_fd(const struct mfd_parked *parked, int fd);
+pid_t mfd_parked_due(const struct mfd_parked *parked, uint64_t cookie,
+                     struct mfd_registrations *ret_due);
+void mfd_parked_done(struct mfd_parked *parked, uint64_t cookie);
+void mfd_parked_give_up(struct mfd_parked *parked, struct mfd_parked_one *one);
+void mfd_parked_expire(struct mfd_parked *parked, uint64_t now_ns);
+uint64_t mfd_parked_next_ns(const struct mfd_parked *parked);
+void mfd_parked_remember(struct mfd_registered *registered, uint64_t cookie);
+bool mfd_parked_is_registered(struct mfd_parked *parked, int socket_fd);
 void mfd_epoll_ctl_handle(struct mfd_agent *agent, const struct mfd_notification *call);
 void mfd_parked_keep(struct mfd_agent *agent, int socket_fd);
 void mfd_parked_replace(struct mfd_agent *agent, uint64_t cookie, int file_fd);
 void mfd_parked_settle(struct mfd_agent *agent, pid_t pid, int fd);
-bool mfd_parked_is_registered(struct mfd_agent *agent, int socket_fd);
-void mfd_parked_expire(struct mfd_agent *agent, uint64_t now_ns);
-uint64_t mfd_parked_next_ns(const struct mfd_parked *parked);
 
 /* --- standin.c: unix sockets in place of TCP sockets; standin_calls.c: what they answer ----------- */
 
@@ -511,8 +560,7 @@ struct mfd_standin {
 
 struct mfd_watched { /* a socket that was replaced, and is perhaps somebody else's, too */
     uint64_t due_ns; /* 0: none */
-    int epoll_fd;
-    int number; /* of the socket in there */
+    struct mfd_watch watch;
     pid_t pid;
     struct mfd_address asked;
 };

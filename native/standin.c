@@ -19,8 +19,7 @@
  * the agent's. Paths are the agent's, not those of a program that has changed its root.
  *
  * The program is not told, and cannot be, where it differs: a process that shares the TCP socket since a fork
- * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed: an epoll instance keeps no file
- * open, so one in which the TCP socket was put has lost it WATCH_NS later if nobody else had it. Whether a thread waits for the TCP socket in the
+ * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed WATCH_NS later (watch.c). Whether a thread waits for the TCP socket in the
  * kernel is looked at before (waiters.c): then nothing is replaced, and connect() fails with ECONNREFUSED.
  *
  * Races: another thread that closes a dup of the socket, and opens something else at its number, between our
@@ -33,7 +32,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -258,35 +256,25 @@ static int replace_all(const struct mfd_notification *call, const struct numbers
 static void watch(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd)
 {
     struct mfd_watched *watched = &agent->standins.watched;
-    struct epoll_event event = {0};
-    MFD_CLOSE int epoll_fd = -1;
 
-    if (watched->due_ns != 0 || ((agent->noticed >> MFD_NOTICE_SHARED) & 1) != 0)
+    if (watched->due_ns != 0 || ((agent->noticed >> MFD_NOTICE_SHARED) & 1) != 0 ||
+        mfd_watch_open(tcp_fd, &watched->watch) < 0)
         return;
-    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, tcp_fd, &event) < 0)
-        return;
-    *watched = (struct mfd_watched){
-        .due_ns = attempt->call.received_ns + WATCH_NS,
-        .number = tcp_fd,
-        .pid = attempt->call.pid,
-        .asked = attempt->asked,
-    };
-    watched->epoll_fd = mfd_take_fd(&epoll_fd);
+    watched->due_ns = attempt->call.received_ns + WATCH_NS;
+    watched->pid = attempt->call.pid;
+    watched->asked = attempt->asked;
 }
 
 /* mfd_standin_expire - is the socket that was watched still somebody's? */
 void mfd_standin_expire(struct mfd_agent *agent, uint64_t now_ns)
 {
     struct mfd_watched *watched = &agent->standins.watched;
-    struct kcmp_epoll_slot slot = {.efd = (uint32_t)watched->epoll_fd,
-                                   .tfd = (uint32_t)watched->number};
 
     if (watched->due_ns == 0 || watched->due_ns > now_ns)
         return;
-    if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, (long)watched->epoll_fd, &slot) >= 0)
+    if (mfd_watch_is_open(&watched->watch))
         mfd_control_notice(agent, MFD_NOTICE_SHARED, watched->pid, 0, &watched->asked, MFD_ANY);
-    mfd_close_at(&watched->epoll_fd);
+    mfd_watch_close(&watched->watch);
     watched->due_ns = 0;
 }
 
@@ -328,7 +316,7 @@ int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attem
                                          : -ENOENT;
     if (mfd_waiters_exist(call->pid, numbers.fds, numbers.n))
         return refuse(agent, attempt, MFD_NOTICE_WAITED_FOR, 0);
-    if (mfd_parked_is_registered(agent, old_fd))
+    if (mfd_parked_is_registered(&agent->parked, old_fd))
         error = mfd_epoll_collect(call->pid, numbers.fds, numbers.n, &registrations);
     if (error < 0)
         return refuse(agent, attempt, MFD_NOTICE_STANDIN, -error);

@@ -307,13 +307,22 @@ pid_t mfd_target_process(pid_t pid)
     return known->process;
 }
 
+/* mfd_target_order - where is its open file in the kernel's order of them all, seen from our own_fd?
+ * Return: 0: it is the same; 1: after it; 2: before it; another: there is no order; -errno as below. */
+int mfd_target_order(pid_t pid, int fd, int own_fd)
+{
+    long order = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, (long)own_fd, (long)fd);
+
+    return order < 0 ? -errno : (int)order;
+}
+
 /* mfd_target_same_file - is its fd the same open file as our own_fd?
  * Return: 1 or 0; -ENOSYS where the kernel cannot compare; -EPERM; -EBADF; -ESRCH. */
 int mfd_target_same_file(pid_t pid, int fd, int own_fd)
 {
-    long order = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, (long)own_fd, (long)fd);
+    int order = mfd_target_order(pid, fd, own_fd);
 
-    return order < 0 ? -errno : order == 0;
+    return order < 0 ? order : order == 0;
 }
 
 /* mfd_target_in_netns - is its network namespace this one? Said no when it cannot be seen. */

@@ -33,16 +33,19 @@ static void catch_continue(struct mfd_agent *agent, const struct mfd_notificatio
 #undef mfd_answer
 #undef mfd_answer_continue
 
+#define REGISTERED_MAX (MFD_REGISTERED_BITS / 4) /* of parked_table.c */
 #define COOKIE 0xfedcba9876543210u
 
 static struct mfd_agent agent;
 static struct mfd_stats stats;
+static uint64_t now_ns = MFD_NS_PER_S; /* when the calls come */
 
 static void open_agent(void)
 {
     memset(&agent, 0, sizeof(agent));
     agent.control.fd = -1;
     agent.stats = &stats;
+    NEED(mfd_parked_open(&agent.parked) == 0);
 }
 
 /* Return: what epoll_ctl() was answered; 1: it is the kernel's. */
@@ -51,6 +54,7 @@ static int control(int epoll_fd, int op, int fd, uint32_t events)
     struct epoll_event event = {.events = events, .data.u64 = COOKIE};
     struct mfd_notification call = {
         .listener = -1,
+        .received_ns = now_ns,
         .pid = getpid(),
         .call = {.args = {(uint32_t)epoll_fd, (uint32_t)op, (uint32_t)fd, (uintptr_t)&event}},
     };
@@ -147,16 +151,16 @@ static void a_socket_that_stays_is_known_to_be_registered(void)
     int stranger = tcp_socket();
 
     open_agent();
-    CHECK(!mfd_parked_is_registered(&agent, fd));
+    CHECK(!mfd_parked_is_registered(&agent.parked, fd));
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN), 0);
-    CHECK(!mfd_parked_is_registered(&agent, fd));
+    CHECK(!mfd_parked_is_registered(&agent.parked, fd));
     mfd_parked_settle(&agent, getpid(), stranger);
     CHECK_EQ(agent.parked.n, 1);
     mfd_parked_settle(&agent, getpid(), fd);
     CHECK_EQ(agent.parked.n, 0);
     CHECK_EQ(mfd_epoll_has(getpid(), epoll_fd, fd), 1);
-    CHECK(mfd_parked_is_registered(&agent, fd));
-    CHECK(!mfd_parked_is_registered(&agent, stranger));
+    CHECK(mfd_parked_is_registered(&agent.parked, fd));
+    CHECK(!mfd_parked_is_registered(&agent.parked, stranger));
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN), 1); /* EEXIST, says the kernel */
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_MOD, fd, EPOLLOUT), 1);
     (void)close(epoll_fd);
@@ -170,12 +174,12 @@ static void what_is_known_is_bounded(void)
     int fd = tcp_socket();
 
     open_agent();
-    remember(&agent.parked.registered, mfd_socket_cookie(fd));
+    mfd_parked_remember(&agent.parked.registered, mfd_socket_cookie(fd));
     for (uint64_t cookie = 1; cookie <= REGISTERED_MAX; cookie++)
-        remember(&agent.parked.registered, cookie << 40);
-    CHECK(mfd_parked_is_registered(&agent, fd));
+        mfd_parked_remember(&agent.parked.registered, cookie << 40);
+    CHECK(mfd_parked_is_registered(&agent.parked, fd));
     for (uint64_t cookie = 1; cookie <= REGISTERED_MAX; cookie++)
-        remember(&agent.parked.registered, cookie << 40);
+        mfd_parked_remember(&agent.parked.registered, cookie << 40);
     CHECK_EQ(agent.parked.registered.n, 1);
     (void)close(fd);
 }
@@ -193,19 +197,97 @@ static void there_is_room_for_so_many_and_what_is_gone_makes_room(void)
         NEED(control(epoll_fd, EPOLL_CTL_ADD, fds[i], EPOLLIN) == 0);
     }
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, one_more, EPOLLIN), 1);
-    CHECK(mfd_parked_is_registered(&agent, one_more));
+    CHECK(mfd_parked_is_registered(&agent.parked, one_more));
     (void)close(fds[7]);
+    CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, one_more, EPOLLIN), 1); /* looked a moment ago */
+    now_ns += MFD_NS_PER_S;
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, one_more, EPOLLIN), 0);
     CHECK_EQ(agent.parked.n, MFD_PARKED_MAX);
     for (unsigned i = 0; i < MFD_PARKED_MAX; i++)
         (void)close(fds[i]);
     (void)close(one_more);
     (void)close(epoll_fd);
-    mfd_parked_expire(&agent, mfd_parked_next_ns(&agent.parked));
+    mfd_parked_expire(&agent.parked, mfd_parked_next_ns(&agent.parked) - 1);
+    CHECK_EQ(agent.parked.n, MFD_PARKED_MAX);
+    mfd_parked_expire(&agent.parked, mfd_parked_next_ns(&agent.parked));
     CHECK_EQ(agent.parked.n, 0);
     CHECK(mfd_parked_next_ns(&agent.parked) == UINT64_MAX);
     mfd_target_forget_all();
     CHECK_EQ(count_open_fds(), before); /* the instance is given up with its last registration */
+}
+
+/* Where the agent may have few fds, most of them stay for other things. */
+static void fds_are_left(void)
+{
+    int epoll_fds[8];
+    int fd = tcp_socket();
+
+    open_agent();
+    agent.parked.fds_max = 5;
+    for (int i = 0; i < 8; i++) {
+        epoll_fds[i] = epoll_instance();
+        CHECK_EQ(control(epoll_fds[i], EPOLL_CTL_ADD, fd, EPOLLIN), i < 4 ? 0 : 1);
+    }
+    CHECK_EQ(agent.parked.n_fds, 5);
+    CHECK_EQ(control(epoll_fds[0], EPOLL_CTL_DEL, fd, 0), 0);
+    CHECK_EQ(agent.parked.n_fds, 4);
+    CHECK_EQ(control(epoll_fds[7], EPOLL_CTL_ADD, fd, EPOLLIN), 0);
+    (void)close(fd);
+    for (int i = 0; i < 8; i++)
+        (void)close(epoll_fds[i]);
+    mfd_parked_expire(&agent.parked, UINT64_MAX);
+    CHECK_EQ(agent.parked.n_fds, 0);
+}
+
+/* Whatever the order in which they come and go, each registration is in its own instance. */
+static void many_instances_are_told_apart(void)
+{
+    enum {
+        N = 200
+    };
+    static int epoll_fds[N];
+    int fds[2] = {tcp_socket(), tcp_socket()};
+
+    open_agent();
+    for (int i = 0; i < N; i++)
+        epoll_fds[i] = epoll_instance();
+    for (int i = 0; i < N; i++)
+        CHECK_EQ(control(epoll_fds[i * 37 % N], EPOLL_CTL_ADD, fds[i % 2], EPOLLIN), 0);
+    for (int i = 0; i < N; i += 3)
+        CHECK_EQ(control(epoll_fds[i * 37 % N], EPOLL_CTL_DEL, fds[i % 2], 0), 0);
+    for (int i = 0; i < N; i++) {
+        CHECK_EQ(control(epoll_fds[i * 37 % N], EPOLL_CTL_MOD, fds[i % 2], EPOLLOUT), i % 3 == 0);
+        CHECK_EQ(control(epoll_fds[i * 37 % N], EPOLL_CTL_MOD, fds[1 - i % 2], EPOLLOUT), 1);
+    }
+    mfd_parked_settle(&agent, getpid(), fds[0]);
+    mfd_parked_settle(&agent, getpid(), fds[1]);
+    CHECK_EQ(agent.parked.n + agent.parked.n_fds + agent.parked.n_instances, 0);
+    for (int i = 0; i < N; i++) {
+        CHECK_EQ(mfd_epoll_has(getpid(), epoll_fds[i * 37 % N], fds[i % 2]), i % 3 != 0);
+        CHECK_EQ(mfd_epoll_has(getpid(), epoll_fds[i * 37 % N], fds[1 - i % 2]), 0);
+    }
+    for (int i = 0; i < N; i++)
+        (void)close(epoll_fds[i]);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
+/* Not its number, nor who made it: the kernel keeps a registration for as long as somebody has the file. */
+static void it_lasts_as_long_as_its_file(void)
+{
+    int epoll_fd = epoll_instance();
+    int fd = tcp_socket();
+    int other = dup(fd);
+
+    open_agent();
+    CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN), 0);
+    (void)close(fd);
+    mfd_parked_expire(&agent.parked, UINT64_MAX);
+    CHECK_EQ(agent.parked.n, 1);
+    (void)close(other);
+    mfd_parked_expire(&agent.parked, UINT64_MAX);
+    CHECK_EQ(agent.parked.n, 0);
+    (void)close(epoll_fd);
 }
 
 int main(void)
@@ -220,5 +302,8 @@ int main(void)
     a_socket_that_stays_is_known_to_be_registered();
     what_is_known_is_bounded();
     there_is_room_for_so_many_and_what_is_gone_makes_room();
+    fds_are_left();
+    many_instances_are_told_apart();
+    it_lasts_as_long_as_its_file();
     return check_result();
 }
