@@ -7,8 +7,8 @@
  *   pass       CONTINUE; in a strict service connected in place to the copied address, so that no
  *              second reading of the program's memory decides anything
  *   deny       the configured errno
- *   redirect   the first endpoint that does not refuse at once, before anything is answered; a unix socket takes
- *              the socket's place (standin.c)
+ *   redirect   the first endpoint that does not refuse at once (candidates.c), before anything is answered;
+ *              a unix socket takes the socket's place (standin.c), or is waited for (queue.c)
  *   ask        asks.c
  *
  * A port that somebody in the service has forbidden himself (forbidden.c) is not redirected: CONTINUE has the
@@ -29,12 +29,6 @@
 #include <sys/socket.h>
 
 #include "meshfd.h"
-
-/* mfd_connect_is_refusal - does it say that this endpoint does not serve now? Another may. */
-bool mfd_connect_is_refusal(int error)
-{
-    return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH;
-}
 
 static bool is_strict(const struct mfd_agent *agent)
 {
@@ -224,67 +218,6 @@ static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, str
     mfd_account_denied(agent, attempt, error, nanoseconds);
 }
 
-static bool is_v6only(const struct mfd_socket *socket)
-{
-    int v6only = 0;
-
-    return socket->domain == AF_INET6 &&
-           mfd_socket_option(socket->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only) == 0 && v6only != 0;
-}
-
-/* A connection to this host is refused while connect() still holds the socket's lock, so that it says
- * EINPROGRESS, and the refusal is there a moment later. Asking yields the errno, and makes the socket
- * unconnected (net/ipv4/af_inet.c, sock_error).
- * Return: the errno that the attempt has come to by now. */
-static int settle(const struct mfd_socket *socket, int error)
-{
-    if (error != EINPROGRESS || !mfd_inplace_has_error(socket->fd))
-        return error;
-    return mfd_inplace_ask(socket->fd, socket->domain);
-}
-
-/* @ret_standin_fd: -1, or a connected unix socket that is to take the socket's place */
-static struct mfd_outcome try_candidates(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                                         const struct mfd_socket *socket,
-                                         const struct mfd_candidates *candidates,
-                                         int *ret_standin_fd)
-{
-    const bool standins =
-        (agent->flags & MFD_SETUP_STANDINS) != 0 && socket->protocol == IPPROTO_TCP;
-    struct mfd_outcome outcome = {.error = ENETUNREACH, .used = -1};
-
-    *ret_standin_fd = -1;
-
-    for (unsigned i = 0; i < candidates->n; i++) {
-        const struct mfd_address *address = &candidates->endpoints[i]->address;
-        union mfd_sockaddr sockaddr;
-        socklen_t length;
-
-        if (address->family == AF_UNIX && standins) {
-            outcome.attempts++;
-            outcome.used = (int)i;
-            outcome.error = ECONNREFUSED;
-            if (mfd_standin_open(&attempt->call, candidates->endpoints[i], ret_standin_fd) < 0)
-                continue;
-            outcome.error = 0;
-            break;
-        }
-        if (mfd_address_format(address, socket->domain, &sockaddr, &length) < 0)
-            continue;
-        if (address->family == AF_INET && is_v6only(socket))
-            continue;
-        outcome.attempts++;
-        outcome.used = (int)i;
-        outcome.error = connect(socket->fd, &sockaddr.any, length) < 0 ? errno : 0;
-        /* the last one's refusal is the program's own, in the way that it would have got it */
-        if (i + 1 < candidates->n)
-            outcome.error = settle(socket, outcome.error);
-        if (!mfd_connect_is_refusal(outcome.error))
-            break;
-    }
-    return outcome;
-}
-
 /* Where somebody needs to know later that this socket asked for another address. */
 static void remember(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                      const struct mfd_socket *socket, const struct mfd_address *given)
@@ -299,28 +232,40 @@ static void remember(struct mfd_agent *agent, const struct mfd_attempt *attempt,
         mfd_names_pin(name, attempt->call.pid, fd_of(&attempt->call));
 }
 
+/* Return: whether the call waits now, for the one endpoint that might have served. */
+static bool queue(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
+                  const struct mfd_candidates *candidates, const struct mfd_outcome *outcome)
+{
+    if (!mfd_candidates_is_refusal(outcome->error) || outcome->full < 0 ||
+        !mfd_queue_wait(agent, attempt, taken->socket.fd, candidates, outcome->full))
+        return false;
+    mfd_release_at(&taken->socket.fd);
+    return true;
+}
+
 /* It goes to the first of these endpoints that does not refuse at once. */
 static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                      struct taken *taken, const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
-    int standin_fd;
-    struct mfd_outcome outcome =
-        try_candidates(agent, attempt, &taken->socket, candidates, &standin_fd);
+    struct mfd_outcome outcome = mfd_candidates_try(agent, attempt, &taken->socket, candidates);
+    const bool is_standin = outcome.standin_fd >= 0;
     bool blocking = mfd_mode_leave(&taken->mode) && !attempt->dontwait;
     uint64_t nanoseconds;
 
-    if (standin_fd >= 0)
+    if (blocking && queue(agent, attempt, taken, candidates, &outcome))
+        return;
+    if (is_standin)
         outcome.error = -mfd_standin_replace(agent, attempt, mfd_take_fd(&taken->socket.fd),
-                                             standin_fd, blocking);
+                                             outcome.standin_fd, blocking);
     else
         mfd_parked_keep(agent, taken->socket.fd);
-    if (standin_fd < 0 && outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))
+    if (!is_standin && outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))
         remember(agent, attempt, &taken->socket, &candidates->endpoints[outcome.used]->address);
     mfd_account_rule(agent, attempt->rule);
     mfd_account_outcome(agent, candidates, &outcome);
     nanoseconds = mfd_account_time(agent, call);
-    if (standin_fd >= 0)
+    if (is_standin)
         mfd_answer(agent, call, -outcome.error);
     else
         mfd_inplace_answer(agent, call, mfd_take_fd(&taken->socket.fd), blocking, outcome.error,

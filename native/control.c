@@ -233,6 +233,7 @@ static int do_routes(struct mfd_agent *agent, const struct received *received)
         return error < 0 ? error : -ENOMEM;
     }
     mfd_asks_forget_rules(&agent->asks);
+    mfd_queue_forget_rules(&agent->queue);
     mfd_routes_unmap(agent->table);
     if (agent->tally != NULL)
         (void)munmap(agent->tally, agent->tally_size);

@@ -116,7 +116,7 @@ enum mfd_wake {
 };
 
 struct mfd_trial { /* to carry a call out now */
-    int fd;        /* the agent's duplicate of its socket */
+    int fd;        /* what it waits for: the agent's duplicate of its socket, or a timer */
     enum mfd_wake wake;
     uint32_t progress;    /* the call's own, from one trial to the next */
     uint64_t progress_ns; /* when an earlier trial last changed that */
@@ -252,17 +252,24 @@ struct mfd_decision { /* what is to happen to an attempt */
 
 void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *call);
 void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt);
-bool mfd_connect_is_refusal(int error);
 void mfd_connect_resume(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                         const struct mfd_decision *decision);
 
-/* --- balance.c: which endpoints a connection tries; account.c: counts and reports ----------------- */
+/* --- candidates.c: try endpoints; balance.c: which; account.c: counts and reports ------------------ */
 
 struct mfd_outcome {   /* of trying candidates */
     int error;         /* errno, 0: it worked */
     int used;          /* candidate that the answer is about; -1: none could be written */
     unsigned attempts; /* calls made */
+    int standin_fd;    /* -1, or a connected unix socket that is to take the socket's place */
+    int full;          /* the first candidate whose queue is full; -1: none's is */
 };
+
+bool mfd_candidates_is_refusal(int error);
+struct mfd_outcome mfd_candidates_try(const struct mfd_agent *agent,
+                                      const struct mfd_attempt *attempt,
+                                      const struct mfd_socket *socket,
+                                      const struct mfd_candidates *candidates);
 
 void mfd_balance_choose(struct mfd_agent *agent, uint32_t upstream, struct mfd_candidates *ret);
 bool mfd_balance_serves(const struct mfd_table *table, uint32_t upstream,
@@ -586,6 +593,26 @@ void mfd_standin_option_handle(struct mfd_agent *agent, const struct mfd_notific
                                bool set);
 void mfd_standin_options_read(struct mfd_standin *standin, int tcp_fd);
 
+/* --- queue.c: connect() waits for room in the queue of a unix socket ------------------------------- */
+
+#define MFD_QUEUED_MAX 256
+
+struct mfd_queued {
+    bool used;
+    struct mfd_attempt attempt;
+    struct mfd_endpoint endpoint;
+    uint64_t *tally; /* or NULL */
+    uint64_t cookie; /* of the program's socket */
+};
+
+struct mfd_queue {
+    struct mfd_queued calls[MFD_QUEUED_MAX];
+};
+
+bool mfd_queue_wait(struct mfd_agent *agent, const struct mfd_attempt *attempt, int socket_fd,
+                    const struct mfd_candidates *candidates, int index);
+void mfd_queue_forget_rules(struct mfd_queue *queue);
+
 /* --- waiters.c: threads that wait for a socket in the kernel --------------------------------------- */
 
 bool mfd_waiters_exist(pid_t pid, const int *fds, unsigned n_fds);
@@ -703,6 +730,7 @@ struct mfd_agent {
     struct mfd_listening_sockets listening;
     struct mfd_parked parked;
     struct mfd_standins standins;
+    struct mfd_queue queue;
     struct mfd_children children;
     int foreground_fd;       /* pidfd of the process that stands for our program; -1: none does */
     bool foreground_stopped; /* by us, because the program was */

@@ -162,7 +162,7 @@ static int redirect_first(struct mfd_agent *agent, struct outgoing *out, struct 
         outcome->attempts++;
         outcome->used = (int)i;
         outcome->error = result < 0 ? -result : 0;
-        if (result >= 0 || !mfd_connect_is_refusal(-result))
+        if (result >= 0 || !mfd_candidates_is_refusal(-result))
             break;
     }
     if (result >= 0)

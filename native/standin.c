@@ -13,14 +13,15 @@
  *   addresses, options      answered from the record (standin_calls.c), which is found by SO_COOKIE
  * Reading, writing, shutdown() and the like are the kernel's: after connect() nothing is in between.
  *
- * connect() of a stream unix socket does not wait: it succeeds, or fails at once, with EAGAIN when the
- * server's queue is full. Any failure makes room for the next endpoint. It is made as the
+ * connect() of a stream unix socket does not wait here: it succeeds, or fails at once, with EAGAIN when the
+ * server's queue is full (queue.c). Any failure makes room for the next endpoint. It is made as the
  * program is at that moment (identity.c), which is what the server sees by SO_PEERCRED; but the pid there is
  * the agent's. Paths are the agent's, not those of a program that has changed its root.
  *
  * The program is not told, and cannot be, where it differs: a process that shares the TCP socket since a fork
- * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed WATCH_NS later (watch.c). Whether a thread waits for the TCP socket in the
- * kernel is looked at before (waiters.c): then nothing is replaced, and connect() fails with ECONNREFUSED.
+ * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed WATCH_NS later (watch.c). Whether a
+ * thread waits for the TCP socket in the kernel is looked at before (waiters.c): then nothing is replaced, and
+ * connect() fails with ECONNREFUSED.
  *
  * Races: another thread that closes a dup of the socket, and opens something else at its number, between our
  * look and the replacement, loses that.

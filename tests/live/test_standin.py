@@ -14,7 +14,7 @@ from tests.support.need import require_root
 from tests.support.ordinary_user import as_ordinary_user
 from tests.support.processes import Processes, descendants_of
 from tests.support.programs import Programs
-from tests.support.servers import Echo, Greeter, dead_port, unix_listening
+from tests.support.servers import Echo, FullQueue, Greeter, dead_port, unix_listening
 from tests.support.waiting import wait_until
 
 MODES = ["talk", "states", "names", "options", "bound", "dups", "parked", "again", "broken"]
@@ -215,24 +215,15 @@ def test_candidates(
     where, full, dead = (str(directory / name) for name in ("echo", "full", "dead"))
     unix_listening(dead).close()
     path = program("standin")
-    with Echo(where), unix_listening(full, backlog=0) as listening, dead_port() as port:
-        filler = socket.socket(socket.AF_UNIX)
-        filler.connect(full)
-        for target in (f"unix:{where}", f"unix:{directory}"):
-            refused = (
-                f"unix:{directory}/none",
-                f"unix:{dead}",
-                f"unix:{full}",
-                f"127.0.0.1:{port}",
-                target,
-            )
-            way = way_to(*refused)
+    with Echo(where), FullQueue(full), dead_port() as port:
+        for targets, expected in (
+            ((f"unix:{full}", f"unix:{where}"), ["connect: 0", 'greeting: "hello"']),
+            ((f"unix:{directory}",), ["connect: ECONNREFUSED"]),
+        ):
+            refused = (f"unix:{directory}/none", f"unix:{dead}", f"127.0.0.1:{port}")
+            way = way_to(*refused, *targets)
             done = processes.run(meshfd.exec(path, "hello", *way.words, options=way.options))
-            served = ["connect: 0", 'greeting: "hello"']
-            expected = served if target == f"unix:{where}" else ["connect: ECONNREFUSED"]
             assert done.lines == expected, done.err
-        filler.close()
-        listening.close()
 
 
 def test_nobody_there(

@@ -102,6 +102,28 @@ class SilentServer:
         self.listening.listen(128)
 
 
+class FullQueue:
+    """A unix socket whose queue is full: whoever connects has to wait until `answer`."""
+
+    def __init__(self, where: str) -> None:
+        """Listen, and fill the queue."""
+        self.where = where
+        self.listening = unix_listening(where, backlog=0)
+        self._filler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._filler.connect(where)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._filler.close()
+        self.listening.close()
+
+    def answer(self) -> None:
+        """Let everyone in from now on."""
+        self.listening.listen(128)
+
+
 class Greeter:
     """Sends each client a line with its name and closes; counts them."""
 
@@ -232,11 +254,16 @@ class Echo:
     """
 
     def __init__(
-        self, where: str | None = None, family: socket.AddressFamily = socket.AF_INET
+        self,
+        where: str | None = None,
+        family: socket.AddressFamily = socket.AF_INET,
+        backlog: int = 128,
     ) -> None:
         """Serve from now until the block's end."""
         self.where = where
-        self.listening = listening_socket(family) if where is None else unix_listening(where)
+        self.listening = (
+            listening_socket(family, backlog) if where is None else unix_listening(where, backlog)
+        )
         self.listening.settimeout(None)
         self.peers: list[tuple[int, int, int]] = []
         """SO_PEERCRED of the clients of a unix socket."""
