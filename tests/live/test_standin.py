@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, direct_way, written
 from tests.support.need import require_root
-from tests.support.ordinary_user import as_ordinary_user
+from tests.support.ordinary_user import as_ordinary_user, open_to_all
 from tests.support.processes import Processes, descendants_of
 from tests.support.programs import Programs
 from tests.support.servers import Echo, FullQueue, Greeter, dead_port, unix_listening
@@ -29,10 +29,7 @@ def _about_meshfd(meshfd: Meshfd) -> None:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Return a directory that every user may enter."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
-    return tmp_path
+    return open_to_all(tmp_path)
 
 
 def way_to(*targets: str, host: str = VIRTUAL, port: int = VIRTUAL_PORT) -> Way:
@@ -47,7 +44,9 @@ def transcript(lines: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "extra", [(), ("--strict",), ("--track", "create")], ids=["plain", "strict", "create"]
+    "extra",
+    [(), ("--strict",), ("--track", "create"), ("--strict", "--transparent")],
+    ids=["plain", "strict", "create", "transparent"],
 )
 def test_like_tcp(
     mode: str,

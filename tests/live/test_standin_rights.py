@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, written
 from tests.support.need import require_root, require_tool
-from tests.support.ordinary_user import NOBODY
+from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes
 from tests.support.programs import Programs
 from tests.support.servers import Echo
@@ -29,10 +29,7 @@ def _about_meshfd(meshfd: Meshfd) -> None:
 @pytest.fixture
 def where(tmp_path: Path) -> Path:
     """Return where a socket is made: in a directory that every user may enter."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
-    return tmp_path / "echo.sock"
+    return open_to_all(tmp_path) / "echo.sock"
 
 
 def way_to(where: Path) -> Way:

@@ -25,9 +25,11 @@ http {{
   fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
-  server {{ listen 127.0.0.1:{port}; location / {{ return 200 "served\\n"; }} }}
+  server {{ listen 127.0.0.1:{port}; location / {{ {location} }} }}
 }}
 """
+NGINX_ANSWERS = 'return 200 "served\\n";'
+NGINX_ASKS = "proxy_pass http://{host}:{to_port};"
 
 HAPROXY = """\
 global
@@ -39,7 +41,13 @@ defaults
   timeout server 10s
 frontend all
   bind 127.0.0.1:{port}
-  http-request return status 200 content-type text/plain string "served\\n"
+  {answer}
+"""
+HAPROXY_ANSWERS = 'http-request return status 200 content-type text/plain string "served\\n"'
+HAPROXY_ASKS = """\
+default_backend all
+backend all
+  server one {host}:{to_port} check inter 100ms
 """
 
 
@@ -57,10 +65,12 @@ class Daemon:
     graceful: bool = False
 
 
-def nginx(port: int, directory: Path, builds: Builds) -> Daemon:
+def nginx(
+    port: int, directory: Path, builds: Builds | None, location: str = NGINX_ANSWERS
+) -> Daemon:
     """Return nginx with a master and two workers."""
     configuration = directory / "nginx.conf"
-    configuration.write_text(NGINX.format(port=port, directory=directory))
+    configuration.write_text(NGINX.format(port=port, directory=directory, location=location))
     errors = directory / "error.log"
     command = [require_tool("nginx"), "-e", str(errors), "-c", str(configuration)]
     return Daemon(port, command, exchange_http, "SIGQUIT", graceful=True)
@@ -73,12 +83,24 @@ def redis(port: int, directory: Path, builds: Builds) -> Daemon:
     return Daemon(port, command, exchange_line(b"PING", b"+PONG"))
 
 
-def haproxy(port: int, directory: Path, builds: Builds) -> Daemon:
+def haproxy(
+    port: int, directory: Path, builds: Builds | None, answer: str = HAPROXY_ANSWERS
+) -> Daemon:
     """Return haproxy, which answers by itself."""
     configuration = directory / "haproxy.cfg"
-    configuration.write_text(HAPROXY.format(port=port))
+    configuration.write_text(HAPROXY.format(port=port, answer=answer))
     command = [require_tool("haproxy"), "-db", "-f", str(configuration)]
     return Daemon(port, command, exchange_http, "SIGUSR1", graceful=True)
+
+
+def nginx_proxy(port: int, directory: Path, host: str, to_port: int) -> Daemon:
+    """Return nginx, which asks another server."""
+    return nginx(port, directory, None, NGINX_ASKS.format(host=host, to_port=to_port))
+
+
+def haproxy_proxy(port: int, directory: Path, host: str, to_port: int) -> Daemon:
+    """Return haproxy, which asks another server, and looks after its health."""
+    return haproxy(port, directory, None, HAPROXY_ASKS.format(host=host, to_port=to_port))
 
 
 def memcached(port: int, directory: Path, builds: Builds) -> Daemon:

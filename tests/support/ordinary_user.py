@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.support.need import require_tool
 
@@ -29,3 +30,11 @@ def as_ordinary_user(command: Sequence[str]) -> list[str]:
         "--",
         *command,
     ]
+
+
+def open_to_all(directory: Path) -> Path:
+    """Let every user enter one of pytest's directories; return it."""
+    for path in (directory, *directory.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    return directory
