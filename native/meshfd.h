@@ -469,6 +469,7 @@ struct mfd_watch {
 
 int mfd_watch_open(int fd, struct mfd_watch *ret_watch);
 bool mfd_watch_is_open(const struct mfd_watch *watch);
+bool mfd_watch_is_at(const struct mfd_watch *watch, pid_t pid, int fd);
 void mfd_watch_close(struct mfd_watch *watch);
 
 /* --- parked.c, parked_table.c: epoll registrations that wait for their socket's connect() --------- */

@@ -18,13 +18,17 @@
  * program is at that moment (identity.c), which is what the server sees by SO_PEERCRED; but the pid there is
  * the agent's. Paths are the agent's, not those of a program that has changed its root.
  *
+ * Looking for dups means looking at every fd, which takes milliseconds where there are thousands. So the call's
+ * own number is replaced first, and our duplicate closed: if nobody has the TCP socket then (watch.c), there are
+ * none.
+ *
  * The program is not told, and cannot be, where it differs: a process that shares the TCP socket since a fork
  * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed WATCH_NS later (watch.c). Whether a
  * thread waits for the TCP socket in the kernel is looked at before (waiters.c): then nothing is replaced, and
  * connect() fails with ECONNREFUSED.
  *
- * Races: another thread that closes a dup of the socket, and opens something else at its number, between our
- * look and the replacement, loses that.
+ * Races: each number is looked at right before it is replaced; another thread that closes it, and opens
+ * something else there, in the microsecond in between, loses that.
  * Limits: NUMBERS_MAX numbers of one socket; MFD_STANDINS_SETS times _WAYS records, of which the one that was
  * used longest ago gives way: what it stood for then shows as the unix socket that it is.
  * Source: unix(7), seccomp_unotify(2) SECCOMP_ADDFD_FLAG_SETFD, kcmp(2), credentials(7). */
@@ -40,8 +44,7 @@
 #include "meshfd.h"
 
 #define NUMBERS_MAX 64
-#define WATCH_NS                                                                                   \
-    (100 * MFD_NS_PER_MS) /* the program's own numbers are gone when its call returns */
+#define WATCH_NS (100 * MFD_NS_PER_MS)
 #define FLAGS                                                                                      \
     (O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK) /* SETFL_MASK of fs/fcntl.c but O_ASYNC */
 
@@ -208,8 +211,9 @@ static void add_number(struct numbers *numbers, pid_t pid, int fd)
     numbers->fds[numbers->n++] = fd;
 }
 
-/* The call's own number first, then those of the program's other fds that are the same open file. */
-static void find_numbers(const struct mfd_notification *call, int tcp_fd, struct numbers *ret)
+/* After what is there already, the program's other fds that are the same open file. */
+static void find_others(const struct mfd_notification *call, const struct mfd_watch *watch,
+                        struct numbers *numbers)
 {
     static _Alignas(struct entry) char room[8192];
     const int own = (int)call->call.args[0];
@@ -217,8 +221,6 @@ static void find_numbers(const struct mfd_notification *call, int tcp_fd, struct
     char path[32];
     long n;
 
-    ret->n = 0;
-    add_number(ret, call->pid, own);
     (void)snprintf(path, sizeof(path), "/proc/%d/fd", call->pid);
     fds = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     while (fds >= 0 && (n = syscall(SYS_getdents64, fds, room, sizeof(room))) > 0) {
@@ -227,9 +229,8 @@ static void find_numbers(const struct mfd_notification *call, int tcp_fd, struct
             int fd = (int)strtol(entry->name, NULL, 10);
 
             at += entry->size;
-            if (entry->name[0] != '.' && fd != own &&
-                mfd_target_same_file(call->pid, fd, tcp_fd) == 1)
-                add_number(ret, call->pid, fd);
+            if (entry->name[0] != '.' && fd != own && mfd_watch_is_at(watch, call->pid, fd))
+                add_number(numbers, call->pid, fd);
         }
     }
 }
@@ -239,29 +240,61 @@ static void carry_flags(int from_fd, int to_fd)
     (void)fcntl(to_fd, F_SETFL, fcntl(from_fd, F_GETFL) & FLAGS);
 }
 
-/* Return: 0; -ENOENT: the target is gone; -errno: the call's own number could not be replaced. */
-static int replace_all(const struct mfd_notification *call, const struct numbers *numbers, int fd)
+/* Put fd at these numbers, from @first on. What another thread has put there meanwhile stays: the kernel, too,
+ * would connect a file that is there no more.
+ * Return: 0; -ENOENT: the target is gone; -errno of the call's own number. */
+static int replace(const struct mfd_notification *call, const struct numbers *numbers,
+                   unsigned first, const struct mfd_watch *watch, int fd)
 {
-    for (unsigned i = 0; i < numbers->n; i++) {
-        int error = mfd_replace_fd(call, fd, numbers->fds[i], numbers->cloexec[i]);
+    for (unsigned i = first; i < numbers->n; i++) {
+        int error;
 
+        if (!mfd_watch_is_at(watch, call->pid, numbers->fds[i]))
+            continue;
+        error = mfd_replace_fd(call, fd, numbers->fds[i], numbers->cloexec[i]);
         if (error < 0 && (i == 0 || error == -ENOENT))
             return error;
     }
     return 0;
 }
 
+/* The call's own number has fd now, and we have let go of the TCP socket: if nobody has it, there is nothing to look
+ * for. Else some number may, where nobody must be waiting for it.
+ * Return: 0; -EBUSY: somebody is, and the call's own number is as before; -ENOENT: the target is gone. */
+static int replace_others(const struct mfd_notification *call, struct numbers *numbers,
+                          const struct mfd_watch *watch, int fd)
+{
+    MFD_RELEASE int old_fd = -1;
+
+    if (!mfd_watch_is_open(watch))
+        return 0;
+    if (numbers->n == 1)
+        find_others(call, watch, numbers);
+    if (numbers->n == 1 || !mfd_waiters_exist(call->pid, &numbers->fds[1], numbers->n - 1))
+        return replace(call, numbers, 1, watch, fd);
+    if (mfd_target_open_fd(call->pid, numbers->fds[1], &old_fd) < 0 ||
+        !mfd_watch_is_at(watch, getpid(), old_fd) ||
+        mfd_replace_fd(call, old_fd, numbers->fds[0], numbers->cloexec[0]) < 0)
+        return -ENOENT;
+    return -EBUSY;
+}
+
 /* --- did anybody else have it? ---------------------------------------------------------------------------- */
 
-/* Watch one socket at a time that is being replaced; takes no hold of it. */
-static void watch(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd)
+/* Look later, for one socket at a time: the program's own numbers are gone when its call has returned.
+ * @watch: taken over */
+static void look_later(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                       struct mfd_watch *watch)
 {
     struct mfd_watched *watched = &agent->standins.watched;
 
     if (watched->due_ns != 0 || ((agent->noticed >> MFD_NOTICE_SHARED) & 1) != 0 ||
-        mfd_watch_open(tcp_fd, &watched->watch) < 0)
+        !mfd_watch_is_open(watch)) {
+        mfd_watch_close(watch);
         return;
-    watched->due_ns = attempt->call.received_ns + WATCH_NS;
+    }
+    watched->due_ns = mfd_now_ns() + WATCH_NS;
+    watched->watch = *watch;
     watched->pid = attempt->call.pid;
     watched->asked = attempt->asked;
 }
@@ -296,50 +329,90 @@ static int refuse(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     return -ECONNREFUSED;
 }
 
+/* What is told of the stand-in, and the flags and options that it has. */
+static void make_alike(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
+                       int fd, bool blocking)
+{
+    struct mfd_standin *record = new_record(&agent->standins, mfd_socket_cookie(fd));
+
+    carry_flags(tcp_fd, fd);
+    mfd_options_carry_standin(tcp_fd, fd);
+    fill_record(record, attempt, tcp_fd);
+    record->untold = !blocking;
+}
+
+/* Where the program has registered it, which is looked for if it may be anywhere. Return: 0 or -errno. */
+static int find_registrations(struct mfd_agent *agent, const struct mfd_notification *call,
+                              int tcp_fd, const struct mfd_watch *watch, struct numbers *numbers,
+                              struct mfd_registrations **ret_found)
+{
+    if (!mfd_parked_is_registered(&agent->parked, tcp_fd))
+        return 0;
+    find_others(call, watch, numbers);
+    return mfd_epoll_collect(call->pid, numbers->fds, numbers->n, ret_found);
+}
+
+/* Return: 0; -ENOENT: the target is gone; -EBUSY: somebody waits for the socket; -errno. Then all is as before.
+ * @tcp_fd: closed before others are looked for */
+static int put_in_place(struct mfd_agent *agent, const struct mfd_attempt *attempt, int *tcp_fd,
+                        int fd, bool blocking, const struct mfd_watch *watch)
+{
+    const struct mfd_notification *call = &attempt->call;
+    struct mfd_registrations *registrations = NULL;
+    struct numbers numbers = {.n = 0};
+    int error;
+
+    add_number(&numbers, call->pid, (int)call->call.args[0]);
+    if (numbers.n == 0)
+        return mfd_notify_is_alive(call) ? -EBADF : -ENOENT;
+    if (mfd_waiters_exist(call->pid, numbers.fds, numbers.n))
+        return -EBUSY;
+    error = find_registrations(agent, call, *tcp_fd, watch, &numbers, &registrations);
+    if (error == 0 && !mfd_notify_is_alive(call))
+        error = -ENOENT;
+    if (error == 0) {
+        const struct numbers own = {
+            .fds = {numbers.fds[0]}, .cloexec = {numbers.cloexec[0]}, .n = 1};
+
+        make_alike(agent, attempt, *tcp_fd, fd, blocking);
+        error = replace(call, &own, 0, watch, fd);
+    }
+    mfd_release_at(tcp_fd);
+    if (error == 0)
+        error = replace_others(call, &numbers, watch, fd);
+    if (error < 0) {
+        (void)mfd_epoll_restore(registrations, -1);
+        return error;
+    }
+    error = mfd_epoll_restore(registrations, fd);
+    if (error < 0)
+        mfd_control_notice(agent, MFD_NOTICE_PARKED, call->pid, -error, &attempt->asked, MFD_ANY);
+    return 0;
+}
+
 /* mfd_standin_replace - put a connected unix socket where the program has its TCP socket
  * @tcp_fd, @standin_fd: the agent's duplicates, taken over
  * Return: the answer: 0, -EINPROGRESS; -ECONNREFUSED, and a notice says why; -ENOENT: the target is gone. */
 int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
                         int standin_fd, bool blocking)
 {
-    const struct mfd_notification *call = &attempt->call;
     MFD_RELEASE int old_fd = tcp_fd;
     MFD_CLOSE int fd = standin_fd;
-    struct mfd_registrations *registrations = NULL;
     uint64_t parked = mfd_socket_cookie(old_fd);
-    struct mfd_standin *record;
-    struct numbers numbers;
-    int error = 0;
+    struct mfd_watch watch;
+    int error = mfd_watch_open(old_fd, &watch);
 
-    find_numbers(call, old_fd, &numbers);
-    if (numbers.n == 0)
-        return mfd_notify_is_alive(call) ? refuse(agent, attempt, MFD_NOTICE_STANDIN, EBADF)
-                                         : -ENOENT;
-    if (mfd_waiters_exist(call->pid, numbers.fds, numbers.n))
-        return refuse(agent, attempt, MFD_NOTICE_WAITED_FOR, 0);
-    if (mfd_parked_is_registered(&agent->parked, old_fd))
-        error = mfd_epoll_collect(call->pid, numbers.fds, numbers.n, &registrations);
     if (error < 0)
         return refuse(agent, attempt, MFD_NOTICE_STANDIN, -error);
-    if (!mfd_notify_is_alive(call)) {
-        (void)mfd_epoll_restore(registrations, -1);
-        return -ENOENT;
-    }
-    carry_flags(old_fd, fd);
-    mfd_options_carry_standin(old_fd, fd);
-    record = new_record(&agent->standins, mfd_socket_cookie(fd));
-    fill_record(record, attempt, old_fd);
-    record->untold = !blocking;
-    watch(agent, attempt, old_fd);
-    mfd_release_at(&old_fd); /* so that the TCP socket ends with its last number */
-    error = replace_all(call, &numbers, fd);
+    error = put_in_place(agent, attempt, &old_fd, fd, blocking, &watch);
     if (error < 0) {
-        (void)mfd_epoll_restore(registrations, -1);
-        return error == -ENOENT ? error : refuse(agent, attempt, MFD_NOTICE_STANDIN, -error);
+        mfd_watch_close(&watch);
+        if (error == -ENOENT)
+            return error;
+        return error == -EBUSY ? refuse(agent, attempt, MFD_NOTICE_WAITED_FOR, 0)
+                               : refuse(agent, attempt, MFD_NOTICE_STANDIN, -error);
     }
-    error = mfd_epoll_restore(registrations, fd);
-    if (error < 0)
-        mfd_control_notice(agent, MFD_NOTICE_PARKED, call->pid, -error, &attempt->asked, MFD_ANY);
+    look_later(agent, attempt, &watch);
     mfd_parked_replace(agent, parked, fd);
     agent->stats->standins++;
     return blocking ? 0 : -EINPROGRESS;

@@ -27,15 +27,26 @@ int mfd_watch_open(int fd, struct mfd_watch *ret_watch)
     return 0;
 }
 
-/* mfd_watch_is_open - is it somebody's still? */
-bool mfd_watch_is_open(const struct mfd_watch *watch)
+/* How a file of a program is to the one that is watched. Return: 0: the same; -ENOENT: nobody has that any more. */
+static int order(const struct mfd_watch *watch, pid_t pid, int fd)
 {
     struct kcmp_epoll_slot slot = {.efd = (uint32_t)watch->epoll_fd,
                                    .tfd = (uint32_t)watch->number};
+    long order = syscall(SYS_kcmp, pid, getpid(), KCMP_EPOLL_TFD, (long)fd, &slot);
 
-    return syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, (long)watch->epoll_fd, &slot) >=
-               0 ||
-           errno != ENOENT;
+    return order < 0 ? -errno : (int)order;
+}
+
+/* mfd_watch_is_open - is it somebody's still? */
+bool mfd_watch_is_open(const struct mfd_watch *watch)
+{
+    return order(watch, getpid(), watch->epoll_fd) != -ENOENT;
+}
+
+/* mfd_watch_is_at - is it what this program has at fd? */
+bool mfd_watch_is_at(const struct mfd_watch *watch, pid_t pid, int fd)
+{
+    return order(watch, pid, fd) == 0;
 }
 
 void mfd_watch_close(struct mfd_watch *watch)

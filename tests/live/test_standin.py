@@ -406,21 +406,20 @@ def test_registered_before(
     ]
 
 
+@pytest.mark.parametrize("mode", ["waited", "waited-dup"])
 def test_waited_for(
-    meshfd: Meshfd, program: Programs, processes: Processes, directory: Path
+    mode: str, meshfd: Meshfd, program: Programs, processes: Processes, directory: Path
 ) -> None:
     """A thread that sleeps on the socket would never wake: connect() is refused, and says why."""
     where = str(directory / "echo.sock")
     way = way_to(f"unix:{where}")
     with Echo(where):
         running = processes.start(
-            meshfd.exec(
-                program("standin"), "waited", *way.words, options=(*way.options, "--log", "-")
-            )
+            meshfd.exec(program("standin"), mode, *way.words, options=(*way.options, "--log", "-"))
         )
         assert running.line() == "select"
         wait_until(lambda: sleeps_in_select(running.pid), "a thread in select()")
         running.tell("go")
         done = running.finish()
-    assert done.lines == ["connect: ECONNREFUSED"]
+    assert done.lines == ["connect: ECONNREFUSED", "the same: 1"]
     assert "a thread waits for the socket that was to be replaced" in done.err

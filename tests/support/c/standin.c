@@ -10,6 +10,7 @@
  * hello     the greeting alone                                denied    in an epoll instance, and refused
  * broken    SIGPIPE, EPIPE                                    many      500 epoll instances
  * shared    with a child, which waits for a line
+ * waited-dup   so, by another number
  * retry     HOST PORT FIRST: FIRST refuses; then as usual, on the same socket
  * What cannot be the same (ports that the kernel chooses) is not printed. */
 #include <pthread.h>
@@ -17,6 +18,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -576,17 +578,40 @@ static void *wait_in_select(void *unused)
     return NULL;
 }
 
-static void waited(void)
+static uint64_t inode_of(int fd)
 {
+    struct stat status;
+
+    sure("fstat", fstat(fd, &status));
+    return status.st_ino;
+}
+
+static void wait_and_dial(int fd)
+{
+    const uint64_t before = inode_of(fd);
     pthread_t thread;
 
-    waited_fd = tcp_socket(&address, 0);
     if (pthread_create(&thread, NULL, wait_in_select, NULL) != 0)
         _exit(SET_UP_FAILED);
     printf("select\n");
     fflush(stdout);
     wait_line(); /* the test has seen the thread sleep */
-    say(dial(waited_fd, &address), "connect");
+    say(dial(fd, &address), "connect");
+    printf("the same: %d\n", inode_of(fd) == before && inode_of(waited_fd) == before);
+}
+
+static void waited(void)
+{
+    waited_fd = tcp_socket(&address, 0);
+    wait_and_dial(waited_fd);
+}
+
+static void waited_dup(void)
+{
+    int fd = tcp_socket(&address, 0);
+
+    waited_fd = sure("dup", dup(fd));
+    wait_and_dial(fd);
 }
 
 /* --- broken ----------------------------------------------------------------------------------------- */
@@ -616,10 +641,23 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } modes[] = {
-        {"hello", hello},   {"denied", denied},        {"talk", talk},     {"states", states},
-        {"names", names},   {"options", show_options}, {"bound", bound},   {"rebound", rebound},
-        {"many", many},     {"retry", retry},          {"dups", dups},     {"shared", shared},
-        {"parked", parked}, {"again", again},          {"unspec", unspec}, {"waited", waited},
+        {"hello", hello},
+        {"denied", denied},
+        {"talk", talk},
+        {"states", states},
+        {"names", names},
+        {"options", show_options},
+        {"bound", bound},
+        {"rebound", rebound},
+        {"many", many},
+        {"retry", retry},
+        {"dups", dups},
+        {"shared", shared},
+        {"parked", parked},
+        {"again", again},
+        {"unspec", unspec},
+        {"waited", waited},
+        {"waited-dup", waited_dup},
         {"broken", broken},
     };
 
