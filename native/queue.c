@@ -76,7 +76,7 @@ static int replace(struct mfd_agent *agent, const struct mfd_queued *queued, int
     if (mfd_target_open_fd(call->pid, fd, &own_fd) < 0 ||
         mfd_socket_cookie(own_fd) != queued->cookie) {
         (void)close(standin_fd); /* by another thread: closed, or connected */
-        return mfd_standin_find(agent, call->pid, fd) == NULL ? -ECONNABORTED : -EISCONN;
+        return mfd_standin_find(agent, call, fd) == NULL ? -ECONNABORTED : -EISCONN;
     }
     return mfd_standin_replace(agent, &queued->attempt, mfd_take_fd(&own_fd), standin_fd, true);
 }
