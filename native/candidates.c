@@ -21,6 +21,7 @@ static bool is_v6only(const struct mfd_socket *socket)
     int v6only = 0;
 
     return socket->domain == AF_INET6 &&
+           socket->protocol != IPPROTO_UDP && /* there the kernel says so, having given it a port */
            mfd_socket_option(socket->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only) == 0 && v6only != 0;
 }
 

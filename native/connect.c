@@ -171,7 +171,7 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
         as_asked(agent, attempt, socket);
         return false;
     }
-    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_idle(socket->fd)) {
+    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_over(socket->fd)) {
         as_asked(agent, attempt, socket); /* a send that found a connection, or an attempt */
         return false;
     }
@@ -398,12 +398,19 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
     carry_out(agent, attempt, &taken, &decision);
 }
 
+/* The kernel looks at the fd before anything else. */
+static bool is_open(const struct mfd_notification *call)
+{
+    MFD_RELEASE int fd = -1;
+
+    return mfd_target_open_fd(call->pid, fd_of(call), &fd) != -EBADF;
+}
+
 /* An address that could not be copied. The kernel tells the program why; in a strict service it must
  * not be given the chance to read an address that has appeared since. */
 static void unread(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error)
 {
     const struct mfd_notification *call = &attempt->call;
-    MFD_RELEASE int fd = -1;
 
     mfd_account_unseen(agent, call, error, NULL);
     mfd_socket_let_go(agent, call->pid, fd_of(call));
@@ -412,8 +419,7 @@ static void unread(struct mfd_agent *agent, const struct mfd_attempt *attempt, i
     else if (error == -EPERM)
         mfd_answer(agent, call, -EACCES);
     else
-        mfd_answer(agent, call,
-                   mfd_target_open_fd(call->pid, fd_of(call), &fd) == -EBADF ? -EBADF : error);
+        mfd_answer(agent, call, is_open(call) ? error : -EBADF);
 }
 
 /* mfd_connect_handle - answer connect() */
@@ -435,7 +441,7 @@ void mfd_connect_handle(struct mfd_agent *agent, const struct mfd_notification *
     if (length < (int)sizeof(sa_family_t) || length > MFD_SOCKADDR_MAX) {
         mfd_socket_let_go(agent, call->pid, fd_of(call));
         if (is_strict(agent) && call->call.in_memory) /* it could be another one by then */
-            mfd_answer(agent, call, -EINVAL);
+            mfd_answer(agent, call, is_open(call) ? -EINVAL : -EBADF);
         else
             mfd_answer_continue(agent, call);
         return;

@@ -67,14 +67,14 @@ int mfd_inplace_ask(int fd, int domain)
     return connect(fd, (const struct sockaddr *)&other, sizeof(other)) < 0 ? errno : 0;
 }
 
-/* mfd_inplace_is_idle - is this TCP socket unconnected, with nothing to tell? It is not asked, and stays as it
- * is. poll(2) says POLLHUP of such a one, nothing of one that is connecting, POLLOUT of a connected one
- * (net/ipv4/tcp.c, tcp_poll). */
-bool mfd_inplace_is_idle(int fd)
+/* mfd_inplace_is_over - does nothing go on with this TCP socket? It is not asked, and stays as it is. poll(2)
+ * says POLLHUP of an unconnected one, whether it has an error to tell or not, and of one that is shut down;
+ * nothing of one that is connecting, POLLOUT of a connected one (net/ipv4/tcp.c, tcp_poll). */
+bool mfd_inplace_is_over(int fd)
 {
     struct pollfd polled = {.fd = fd};
 
-    return poll(&polled, 1, 0) == 1 && (polled.revents & (POLLHUP | POLLERR)) == POLLHUP;
+    return poll(&polled, 1, 0) == 1 && (polled.revents & POLLHUP) != 0;
 }
 
 /* mfd_inplace_is_used - is this TCP socket connected, connecting, or listening? Then another connect() does not
