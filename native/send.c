@@ -85,7 +85,7 @@ struct outgoing {
 };
 
 /* The address, as UDP understands it. AF_UNSPEC: on an IPv4 socket it means AF_INET, on an IPv6 one no address
- * at all. What is no address passes: the kernel has the errno. */
+ * at all. What is no address passes, and so does an IPv6 one on an IPv4 socket: the kernel has the errno. */
 static int read_name(struct mfd_agent *agent, const struct mfd_message *message,
                      struct outgoing *out)
 {
@@ -99,6 +99,8 @@ static int read_name(struct mfd_agent *agent, const struct mfd_message *message,
         return error;
     if (out->name.any.sa_family == AF_UNSPEC && out->domain == AF_INET)
         out->name.any.sa_family = AF_INET;
+    if (out->domain == AF_INET && out->name.any.sa_family != AF_INET)
+        return 0;
     if (mfd_address_parse(&out->name, out->name_size, &out->asked) < 0)
         return 0;
     address = out->asked;
