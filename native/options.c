@@ -105,6 +105,21 @@ static bool is_own_choice(const struct option *option, int fd)
     return (lock & (option->name == SO_SNDBUF ? SNDBUF_LOCK : RCVBUF_LOCK)) == 0;
 }
 
+/* An earlier daemon set the size, this one leaves it to the kernel, whose choice from_fd has. */
+static void give_back(const struct option *option, int from_fd, int to_fd)
+{
+    int size = 0;
+    int lock = 0;
+
+    if (mfd_socket_option(from_fd, option->level, option->name, &size) < 0)
+        return;
+    size /= 2;
+    (void)setsockopt(to_fd, option->level, option->name, &size, sizeof(size));
+    (void)mfd_socket_option(to_fd, SOL_SOCKET, SO_BUF_LOCK, &lock);
+    lock &= ~(option->name == SO_SNDBUF ? SNDBUF_LOCK : RCVBUF_LOCK);
+    (void)setsockopt(to_fd, SOL_SOCKET, SO_BUF_LOCK, &lock, sizeof(lock));
+}
+
 static void carry(const struct option *option, int from_fd, int to_fd)
 {
     uint8_t from[VALUE_MAX] = {0};
@@ -113,8 +128,11 @@ static void carry(const struct option *option, int from_fd, int to_fd)
     socklen_t to_size = sizeof(to);
     int value;
 
-    if (is_own_choice(option, from_fd))
+    if (is_own_choice(option, from_fd)) {
+        if (!is_own_choice(option, to_fd))
+            give_back(option, from_fd, to_fd);
         return;
+    }
     if (getsockopt(from_fd, option->level, option->name, from, &from_size) < 0 ||
         getsockopt(to_fd, option->level, option->name, to, &to_size) < 0)
         return;
