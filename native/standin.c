@@ -133,12 +133,14 @@ struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, const struct mfd_n
 
 /* The address that the kernel would give a connection from a socket bound to @bound (wildcard and port 0: to
  * nothing): a datagram socket that is connected there is asked. Where no way leads there, it would be
- * loopback's. */
+ * loopback's, of the peer's family. */
 static void choose_local(int domain, const struct mfd_address *bound,
                          const struct mfd_address *peer, struct mfd_address *ret_local)
 {
     static const struct mfd_address loopback = {
         .family = AF_INET, .port = 1, .bytes = {127, 0, 0, 1}};
+    static const struct mfd_address loopback6 = {
+        .family = AF_INET6, .port = 1, .bytes = {[15] = 1}};
     MFD_CLOSE int fd = socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct mfd_address from = *bound;
     union mfd_sockaddr sockaddr;
@@ -157,7 +159,8 @@ static void choose_local(int domain, const struct mfd_address *bound,
         return;
     if (mfd_address_format(peer, domain, &sockaddr, &length) < 0 ||
         connect(fd, &sockaddr.any, length) < 0) {
-        (void)mfd_address_format(&loopback, domain, &sockaddr, &length);
+        (void)mfd_address_format(peer->family == AF_INET6 ? &loopback6 : &loopback, domain,
+                                 &sockaddr, &length);
         if (connect(fd, &sockaddr.any, length) < 0)
             return;
     }
