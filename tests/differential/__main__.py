@@ -43,10 +43,10 @@ def main() -> int:
     if os.geteuid() == 0:
         enter_private_network()
     with tempfile.TemporaryDirectory(prefix="meshfd-differential-") as name:
-        program = Programs(Path(name))("differ")
+        programs = Programs(Path(name))
         for first in range(arguments.first, end, BATCH):
             last = min(first + BATCH, end)
-            with Search(program, range(first, last)) as search:
+            with Search(programs, range(first, last)) as search:
                 for mode in arguments.modes or MODES:
                     try:
                         found = search.differences(MODES[mode])

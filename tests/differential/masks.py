@@ -1,50 +1,140 @@
 """What README documents as different under meshfd, and so is not compared. The only such place.
 
-Each mask has the reason beside it. It is applied to both transcripts of a comparison; what no mask
-touches must be equal to the letter.
+A mask takes out of both transcripts of a comparison what may differ; an omission takes operations
+out of both runs, where all that comes after them would differ. Each has the reason beside it. What
+neither touches must be equal to the letter.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 # 100 is a nested epoll instance, which is ready for such an event too.
 EVENT_OF_CLOSED = re.compile(r" (?:\d:\S+ gone|100:\S+)")
 LOOK = re.compile(r"^(\d+ look \d): (\d+)((?: .*)?)$")
 
 
-def _without_events_of_closed(line: str) -> str:
+def _without_events(pattern: re.Pattern[str], line: str) -> str:
     found = LOOK.match(line)
     if found is None:
         return line
-    rest, n_gone = EVENT_OF_CLOSED.subn("", found[3])
+    rest, n_gone = pattern.subn("", found[3])
     return f"{found[1]}: {int(found[2]) - n_gone}{rest}"
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A change to a line that takes out what may differ; ``option``: only in modes that have it."""
+    """A change to a line that takes out what may differ, in modes with all these ``traits``."""
 
     reason: str
     apply: Callable[[str], str]
-    option: str = ""
+    traits: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """Operations that are not performed in modes that have all these ``traits``."""
+
+    reason: str
+    pattern: re.Pattern[str]
+    traits: frozenset[str]
+    but_not: str = ""  # nor this one
+
+
+# A stand-in is a unix socket that is connected: nothing of TCP's states, no such address.
+EVENT_OF_UNCONNECTED = re.compile(r" (?:\d:\S*hup\S*|100:\S+)(?: gone)?")
+STATE = re.compile(
+    r"^(\d+ state \d:|end of \d:) (established|half closed by peer|half closed|closing)"
+)
+BIND = re.compile(r"^(\d+ bind .*?:) EADDRNOTAVAIL")
+SOURCE = re.compile(r" from (?:length \d+ )?(?:family 1 length \d+|short|too much)")
+
+
+def _of_standin(line: str) -> str:
+    line = BIND.sub(r"\1 EINVAL", line)
+    return SOURCE.sub("", STATE.sub(r"\1 connected", line))
 
 
 MASKS: tuple[Mask, ...] = (
     Mask(
         "Theory, Leases: for up to 100 ms the agent holds a duplicate of a new socket, and as long "
         "as anybody holds a file that the program has closed, epoll reports it",
-        _without_events_of_closed,
-        option="create",
+        partial(_without_events, EVENT_OF_CLOSED),
+        frozenset({"create"}),
+    ),
+    Mask(
+        "Limits, Unix sockets: one that waits in an epoll instance unconnected is not reported",
+        partial(_without_events, EVENT_OF_UNCONNECTED),
+        frozenset({"standin"}),
+    ),
+    Mask(
+        "Limits, Unix sockets: what recvfrom(), TCP_INFO and a second bind() tell",
+        _of_standin,
+        frozenset({"standin"}),
+    ),
+)
+
+OMISSIONS: tuple[Omission, ...] = (
+    Omission(
+        "Limits, What strict gives: TCP Fast Open by sendto() or sendmsg() is refused",
+        re.compile(r" fastopen$"),
+        frozenset({"--strict"}),
+    ),
+    Omission(
+        "Limits, Connections: TCP Fast Open fails where a route asks",
+        re.compile(r" fastopen$"),
+        frozenset({"ask"}),
+    ),
+    Omission(
+        "Limits, Connections: a route that denies does so whatever device a socket is bound to",
+        re.compile(r"^set \d device lo$"),
+        frozenset({"deny"}),
+    ),
+    Omission(
+        "Limits, Connections: a route that denies leaves the socket as it was; a failure of the "
+        "kernel's makes one of IPv6 that was connected to IPv4 forget that (tcp_v6_connect)",
+        re.compile(r" mapped:(netunreach|hostunreach|prohibited)\b"),
+        frozenset({"deny"}),
+    ),
+    Omission(
+        "Limits, Unix sockets: where data flows, where it ends, and what is urgent",
+        re.compile(r"^(sendto|missendto|sendm?msg|shutdown|pending) | (oob|trunc|errqueue)\b"),
+        frozenset({"standin"}),
+    ),
+    Omission(
+        "Limits, Unix sockets: another process has a socket of its own",
+        re.compile(r"^(fork|vfork|exec) "),
+        frozenset({"standin"}),
+    ),
+    Omission(
+        "Limits, Unix sockets: options, SIGIO, AF_UNSPEC; MPTCP has no stand-ins",
+        re.compile(
+            r"^(set \d (reuseport|zerocopy|transparent|passcred|rcvlowat|timestamp)"
+            r"|get \d (maxseg|rcvbuf|sndbuf)|owner|unconnect|socket .* 262)\b"
+        ),
+        frozenset({"standin"}),
+    ),
+    Omission(
+        "Limits: in a strict service, sending through socketcall(2) fails with ENOSYS",
+        re.compile(r"^(sendto|missendto|sendmsg|sendmmsg|pass) "),
+        frozenset({"--strict", "i386"}),
+        but_not="direct",
+    ),
+    Omission(
+        "Limits, Connections: the wildcard goes by the route of 127.0.0.1 or [::1], but the "
+        "places' routes are from other addresses, which nobody has asked for then",
+        re.compile(r"^\w*(connect|send)\w* .*(\bany[46]:| other$)"),
+        frozenset({"--transparent"}),
     ),
 )
 
 
-def masked(lines: Iterable[str], options: Iterable[str] = ()) -> list[str]:
-    """Return lines without what is documented as different in a mode with these options."""
-    masks = [mask for mask in MASKS if not mask.option or mask.option in options]
+def masked(lines: Iterable[str], traits: Collection[str] = ()) -> list[str]:
+    """Return lines without what is documented as different in a mode with these traits."""
+    masks = [mask for mask in MASKS if mask.traits <= set(traits)]
     result = []
     for line in lines:
         kept = line
@@ -52,3 +142,11 @@ def masked(lines: Iterable[str], options: Iterable[str] = ()) -> list[str]:
             kept = mask.apply(kept)
         result.append(kept)
     return result
+
+
+def asked(sequence: Sequence[str], traits: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the operations of a sequence that can be compared in a mode with these traits."""
+    patterns = [
+        one.pattern for one in OMISSIONS if one.traits <= set(traits) and one.but_not not in traits
+    ]
+    return tuple(line for line in sequence if not any(one.search(line) for one in patterns))

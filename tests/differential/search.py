@@ -1,55 +1,60 @@
 """Look for differences among many seeds at once, on as many stages as there are workers.
 
-The bare transcripts are made once, and every mode is compared with them.
+Bare transcripts are made once for all modes that ask the same of the same program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
-from tests.differential.runs import BARE, Difference, Mode, Runs, Sequences, Transcripts, compare
-from tests.differential.sequences import make
+from tests.differential.runs import Difference, Mode, Runs, Transcripts
 from tests.differential.stage import Stage
+from tests.support.programs import Programs
 
 N_WORKERS = 4  # sequences wait now and then, so more than there are processors
 SHRUNK_MAX = 3  # differences of one mode that are shrunk; the others are told as they are
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one worker does."""
+    """What one worker does; ``bare``: what bare runs have told, by mode and by sequences."""
 
     runs: Runs
-    sequences: Sequences
-    bare: Transcripts
+    seeds: Sequence[int]
+    bare: dict[tuple[Mode, tuple[tuple[str, ...], ...]], Transcripts]
+
+    def compare(self, mode: Mode) -> list[Difference]:
+        """Perform all in this mode, and compare."""
+        sequences = {seed: mode.make(seed) for seed in self.seeds}
+        key = mode.bare, tuple(sequences.values())
+        if key not in self.bare:
+            self.bare[key] = self.runs.perform(mode.bare, sequences)
+        return self.runs.differences(mode, sequences, self.bare[key])
+
+    def perform(self, mode: Mode) -> Transcripts:
+        """Perform all in this mode."""
+        return self.runs.perform(mode, {seed: mode.make(seed) for seed in self.seeds})
 
 
 class Search:
-    """Seeds, performed bare; lasts until the block's end."""
+    """Seeds to compare; lasts until the block's end."""
 
-    def __init__(self, program: Path, seeds: Sequence[int]) -> None:
-        """Perform the sequences of these seeds bare."""
+    def __init__(self, programs: Programs, seeds: Sequence[int]) -> None:
+        """Draw the sequences of these seeds, and open a stage for each worker."""
         self._stack = ExitStack()
-        stages = [self._stack.enter_context(Stage()) for _ in range(N_WORKERS)]
+        self._shares = [
+            _Share(
+                Runs(programs, self._stack.enter_context(Stage())),
+                seeds[number::N_WORKERS],
+                {},
+            )
+            for number in range(N_WORKERS)
+        ]
         self._pool = self._stack.enter_context(ThreadPoolExecutor(N_WORKERS))
-
-        def share(number: int) -> _Share:
-            runs = Runs(program, stages[number])
-            sequences = {seed: make(seed) for seed in seeds[number::N_WORKERS]}
-            return _Share(runs, sequences, runs.perform(BARE, sequences))
-
-        try:
-            self._shares = list(self._pool.map(share, range(N_WORKERS)))
-        except BaseException:
-            self._stack.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -57,21 +62,20 @@ class Search:
     def __exit__(self, *unused: object) -> None:
         self._stack.close()
 
-    def _on_all(self, work: Callable[[_Share], T]) -> list[T]:
-        return list(self._pool.map(work, self._shares))
+    def perform(self, mode: Mode) -> Transcripts:
+        """Return what each seed's sequence leads to in a mode."""
+        self._shares[0].runs.programs("differ", mode.build)
+        parts = self._pool.map(lambda share: share.perform(mode), self._shares)
+        return {seed: lines for part in parts for seed, lines in part.items()}
 
     def differences(self, mode: Mode) -> list[Difference]:
         """Return what differs in a mode, the first few of them shrunk."""
 
         def look(share: _Share) -> list[tuple[Runs, Difference]]:
-            under = share.runs.perform(mode, share.sequences)
-            found = (
-                compare(mode, seed, sequence, share.bare[seed], under[seed])
-                for seed, sequence in share.sequences.items()
-            )
-            return [(share.runs, difference) for difference in found if difference is not None]
+            return [(share.runs, difference) for difference in share.compare(mode)]
 
-        found = [one for part in self._on_all(look) for one in part]
+        self._shares[0].runs.programs("differ", mode.build)  # built before there are several
+        found = [one for part in self._pool.map(look, self._shares) for one in part]
         return [
             runs.shrunk(mode, difference) if at < SHRUNK_MAX else difference
             for at, (runs, difference) in enumerate(found)

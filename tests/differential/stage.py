@@ -27,18 +27,38 @@ UNREACHABLE_NAMES = {
 }
 FIRST_UNREACHABLE_PORT = 9001
 NO_FD = -1
+UDP_PREFIX = "udp-"  # of names; differ.h
+UNIX_PREFIX = "unix-"  # of names; server.c
+TWINS = ("unix-echo4", "unix-greet4", "unix-echo6")  # they serve as the one without the prefix
+# Where daemons bind, and meshfd listens for them.
+DAEMONS = {
+    "daemon4": "127.0.0.1",
+    "daemon6": "::1",
+    "wild4": "0.0.0.0",
+    "wild6": "::",
+    "mapped4": "::ffff:127.0.0.1",
+}
 PORTS = (20_000, 30_000)  # below those that the kernel gives to others (ip_local_port_range)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Somewhere to connect to; ``virtual`` is the address that a route leads here from."""
+    """Somewhere to connect to; ``virtual`` is the address that a route leads here from.
+
+    ``errno``: nobody can be reached here, and connect(2) says this.
+    """
 
     name: str
     host: str
     port: int
     virtual: str
     fd: int = NO_FD
+    errno: str = ""
+
+    @property
+    def is_udp(self) -> bool:
+        """Whether datagrams go there; else it is TCP's."""
+        return self.name.startswith(UDP_PREFIX)
 
     def word(self, *, redirected: bool) -> str:
         """Return it as differ's argument."""
@@ -48,7 +68,18 @@ class Place:
     @property
     def route(self) -> str:
         """The route from its virtual address."""
-        return f"{written(self.virtual, self.port)}={written(self.host, self.port)}"
+        return f"{self.destination}={written(self.host, self.port)}"
+
+    @property
+    def denial(self) -> str:
+        """A route that says what connect(2) says there."""
+        return f"{self.destination}=deny={self.errno}"
+
+    @property
+    def destination(self) -> str:
+        """What its routes are from."""
+        protocol = "udp:" if self.is_udp else ""
+        return f"{protocol}{written(self.virtual, self.port)}"
 
 
 def _virtual(family: socket.AddressFamily, number: int) -> str:
@@ -67,19 +98,20 @@ class Stage:
             self._listen(name, socket.AF_INET)
         self._refuse("refuse4", socket.AF_INET)
         self._hole("hole4", socket.AF_INET)
+        self._echo_datagrams("udp-echo4", socket.AF_INET)
+        self._refuse_datagrams("udp-refuse4", socket.AF_INET)
         if socket.has_ipv6 and _has_loopback_6():
             self._listen("echo6", socket.AF_INET6)
             self._refuse("refuse6", socket.AF_INET6)
             self._hole("hole6", socket.AF_INET6)
+            self._echo_datagrams("udp-echo6", socket.AF_INET6)
+            self._refuse_datagrams("udp-refuse6", socket.AF_INET6)
         if os.geteuid() == 0:
             self._unreachable()
-        unix = self._stack.enter_context(socket.socket(socket.AF_UNIX))
-        self._unix = f"meshfd-differ-{os.getpid()}-{id(self)}"
-        unix.bind("\0" + self._unix)
-        unix.listen(64)
-        unix.setblocking(False)
-        self._unix_fd = unix.fileno()
+        self._unix = [self._listen_unix(name) for name in ("unix", *TWINS)]
         self.spare_port = free_port()  # nobody's: meshfd may listen there
+        for name, host in DAEMONS.items():
+            self._daemon(name, host)
 
     def __enter__(self) -> Self:
         return self
@@ -92,9 +124,20 @@ class Stage:
         host = LOOPBACK[listening.family]
         self._places.append(Place(name, host, port_of(listening), virtual, fd))
 
-    def _bound(self, family: socket.AddressFamily) -> socket.socket:
+    def _listen_unix(self, name: str) -> Place:
+        """Return a place with an abstract address."""
+        listening = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        address = f"meshfd-differ-{os.getpid()}-{id(self)}-{name}"
+        listening.bind("\0" + address)
+        listening.listen(1024)
+        listening.setblocking(False)
+        return Place(name, address, 0, address, listening.fileno())
+
+    def _bound(
+        self, family: socket.AddressFamily, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> socket.socket:
         """Return a bound socket; no other place has its port."""
-        bound = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        bound = self._stack.enter_context(socket.socket(family, kind))
         while True:
             self._next_port += 1
             try:
@@ -121,12 +164,31 @@ class Stage:
         self._stack.enter_context(socket.create_connection(listening.getsockname()[:2]))
         self._add(name, listening)
 
+    def _echo_datagrams(self, name: str, family: socket.AddressFamily) -> None:
+        bound = self._bound(family, socket.SOCK_DGRAM)
+        bound.setblocking(False)
+        self._add(name, bound, bound.fileno())
+
+    def _refuse_datagrams(self, name: str, family: socket.AddressFamily) -> None:
+        """Add a place whose port is taken by a socket that hears itself alone."""
+        bound = self._bound(family, socket.SOCK_DGRAM)
+        bound.connect(bound.getsockname())
+        self._add(name, bound)
+
+    def _daemon(self, name: str, host: str) -> None:
+        """Add a place where nobody listens, but a sequence may."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if family == socket.AF_INET6 and not _has_loopback_6():
+            return
+        with self._bound(family) as probe:
+            self._places.append(Place(name, host, port_of(probe), host))
+
     def _unreachable(self) -> None:
         make_unreachable()
         for number, (error, host) in enumerate(UNREACHABLE.items()):
             name, port = UNREACHABLE_NAMES[error], FIRST_UNREACHABLE_PORT + number
             virtual = _virtual(socket.AF_INET, len(self._places) + 1)
-            self._places.append(Place(name, host, port, virtual))
+            self._places.append(Place(name, host, port, virtual, errno=error))
 
     def place(self, name: str) -> Place:
         """Return the place of that name."""
@@ -134,18 +196,33 @@ class Stage:
 
     def words(self, *, redirected: bool) -> list[str]:
         """Return differ's arguments."""
-        unix = f"unix={self._unix},0,{self._unix},{self._unix_fd}"
-        return [*(place.word(redirected=redirected) for place in self._places), unix]
+        places = (*self._places, *self._unix)
+        return [place.word(redirected=redirected) for place in places]
 
     @property
     def fds(self) -> Iterable[int]:
         """What the program inherits."""
-        return [place.fd for place in self._places if place.fd >= 0] + [self._unix_fd]
+        return [place.fd for place in (*self._places, *self._unix) if place.fd >= 0]
+
+    def routes(self, *, denies: bool, standins: bool) -> list[str]:
+        """Return what leads from the virtual addresses to the places, as DEST=TARGET.
+
+        ``denies``: where nobody can be reached, the route says the errno. ``standins``: to unix
+        sockets, where a server has one.
+        """
+        twins = {place.name.removeprefix(UNIX_PREFIX): place for place in self._unix}
+
+        def route(place: Place) -> str:
+            if standins and place.name in twins:
+                return f"{place.destination}=unix:@{twins[place.name].host}"
+            return place.denial if denies and place.errno else place.route
+
+        return [route(place) for place in self._places if place.name not in DAEMONS]
 
     @property
-    def routes(self) -> list[str]:
-        """Options of meshfd that lead from the virtual addresses to the places."""
-        return [word for place in self._places for word in ("--route", place.route)]
+    def listening(self) -> list[str]:
+        """Where meshfd listens for daemons."""
+        return [written(place.host, place.port) for place in self._places if place.name in DAEMONS]
 
 
 def _has_loopback_6() -> bool:

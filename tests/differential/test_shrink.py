@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.differential.masks import masked
+from tests.differential.daemons import NEEDED, make_daemon
+from tests.differential.masks import asked, masked
 from tests.differential.sequences import make, parse_transcripts, written
 from tests.differential.shrink import shrink
 
@@ -48,6 +49,16 @@ def test_a_seed_is_a_sequence_for_ever() -> None:
     """The same seed gives the same sequence, another gives another."""
     assert make(7) == make(7)
     assert len({make(seed) for seed in range(100)}) == 100
+    assert make_daemon(7) == make_daemon(7)
+
+
+def test_a_daemon_keeps_its_socket() -> None:
+    """A sequence of a daemon binds and listens, and does nothing that would end the socket."""
+    for seed in range(200):
+        sequence = make_daemon(seed)
+        assert set(NEEDED) <= set(sequence)
+        ends = ("close 0", "shutdown 0", "unconnect 0", "dup2 1 0", "socket 0")
+        assert not any(line.startswith(ends) for line in sequence[1:])
 
 
 def test_transcripts_come_back_by_seed() -> None:
@@ -57,7 +68,7 @@ def test_transcripts_come_back_by_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "options", "expected"),
+    ("line", "traits", "expected"),
     [
         ("3 look 0: 2 1:in 2:out+hup gone", (), "3 look 0: 2 1:in 2:out+hup gone"),
         ("3 look 0: 2 1:in 2:out+hup gone", ("--track", "create"), "3 look 0: 1 1:in"),
@@ -66,6 +77,23 @@ def test_transcripts_come_back_by_seed() -> None:
         ("3 connect 0 hole4: EALREADY", (), "3 connect 0 hole4: EALREADY"),
     ],
 )
-def test_masks(line: str, options: tuple[str, ...], expected: str) -> None:
+def test_masks(line: str, traits: tuple[str, ...], expected: str) -> None:
     """A mask changes the lines that it is about, in the modes that it is about, and no others."""
-    assert masked([line], options) == [expected]
+    assert masked([line], traits) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "traits", "is_asked"),
+    [
+        ("sendto 2 3 echo4 fastopen", (), True),
+        ("sendto 2 3 echo4 fastopen", ("--strict",), False),
+        ("sendto 2 3 udp-echo4", ("--strict",), True),
+        ("sendto 2 3 udp-echo4", ("--strict", "i386"), False),
+        ("connect 2 any4:echo4", ("--strict",), True),
+        ("connect 2 any4:echo4", ("--transparent",), False),
+        ("misconnect 2 any6:echo4 8", ("--transparent",), False),
+    ],
+)
+def test_omissions(line: str, traits: tuple[str, ...], is_asked: bool) -> None:
+    """An operation is left out in the modes where it is documented to differ, and in no others."""
+    assert (line in asked([line], traits)) == is_asked

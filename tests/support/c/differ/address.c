@@ -10,18 +10,41 @@
 #include "differ.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #define ANY_PORT 80
+#define PLACE_FD_MIN 400
 
 struct place places[N_PLACES];
 int n_places;
+bool told_back;
+int places_socket = -1;
 
-/* place_add - NAME=HOST,PORT,REAL_HOST,FD */
+/* With places_socket, somebody hands over the fds there, one a message, in the order of the places. */
+static int received_fd(void)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    char byte;
+    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    int fd = -1;
+
+    must("recvmsg", (int)recvmsg(places_socket, &message, 0));
+    must("SCM_RIGHTS", CMSG_FIRSTHDR(&message) == NULL ? -1 : 0);
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+    return fd;
+}
+
+/* place_add - NAME=HOST,PORT,REAL_HOST,FD; the fd is moved out of the way of the sequence's own */
 void place_add(const char *text)
 {
     struct place *place = &places[n_places++];
@@ -32,6 +55,22 @@ void place_add(const char *text)
         fprintf(stderr, "not a place: %s\n", text);
         exit(99);
     }
+    if (place->fd >= 0) {
+        int low = places_socket < 0 ? place->fd : received_fd();
+
+        place->fd = must("F_DUPFD", fcntl(low, F_DUPFD_CLOEXEC, PLACE_FD_MIN));
+        close(low);
+    }
+    place->type = strncmp(place->name, "udp-", 4) == 0 ? SOCK_DGRAM : SOCK_STREAM;
+}
+
+/* socket_type - SOCK_*; -1: no socket */
+int socket_type(int fd)
+{
+    int type;
+    socklen_t size = sizeof(type);
+
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ? -1 : type;
 }
 
 static const struct place *place_named(const char *name)
@@ -101,7 +140,7 @@ static bool write_place(const char *kind, size_t n, const struct place *place, c
 {
     char mapped[80];
 
-    if (n == 0) {
+    if (n == 0 || strncmp(kind, "taken", n) == 0) {
         write_ip(host, place->port, ret);
         ret->hole = strncmp(place->name, "hole", 4) == 0;
     } else if (strncmp(kind, "mapped", n) == 0) {
@@ -120,10 +159,10 @@ static bool write_place(const char *kind, size_t n, const struct place *place, c
     return true;
 }
 
-/* target_parse - where a connect() goes
- * @real: not the place's host, but where a route leads from there
+/* target_parse - where a connect() or a datagram goes
+ * @fd: the socket; when the place is not of its type, no route leads there, and it is given the real address
  * Return: whether there is such a target. */
-bool target_parse(const char *word, bool real, struct target *ret)
+bool target_parse(const char *word, int fd, struct target *ret)
 {
     const char *colon = strchr(word, ':');
     size_t n = colon == NULL ? 0 : (size_t)(colon - word);
@@ -142,7 +181,10 @@ bool target_parse(const char *word, bool real, struct target *ret)
     if (n > 0 && strncmp(word, "own", n) == 0)
         return write_own(colon + 1, ret);
     place = place_named(n == 0 ? word : colon + 1);
-    return place != NULL && write_place(word, n, place, real ? place->real_host : place->host, ret);
+    if (place == NULL)
+        return false;
+    return write_place(word, n, place,
+                       socket_type(fd) == place->type ? place->host : place->real_host, ret);
 }
 
 /* bind_address_parse - HOST, with a port that the kernel chooses, or taken:PLACE */
@@ -150,7 +192,7 @@ bool bind_address_parse(const char *word, struct target *ret)
 {
     memset(ret, 0, sizeof(*ret));
     if (strncmp(word, "taken:", 6) == 0)
-        return target_parse(word + 6, true, ret);
+        return target_parse(word, -1, ret);
     write_ip(word, 0, ret);
     return true;
 }
@@ -190,7 +232,8 @@ static void tell_port(int port, int fd)
     for (int i = 0; i < N_SLOTS && fd >= 0; i++) {
         int peer;
 
-        if (slots[i] < 0 || port_at(slots[i], false) != port)
+        if (slots[i] < 0 || port_at(slots[i], false) != port ||
+            socket_type(slots[i]) != socket_type(fd))
             continue;
         peer = port_at(slots[i], true);
         if (peer >= 0 && peer != port_at(fd, false))
@@ -199,6 +242,29 @@ static void tell_port(int port, int fd)
         return;
     }
     tell("*");
+}
+
+/* Where a route leads from the place's address, the address of the peer is that of the endpoint, and of the
+ * place where addresses are told as they were asked for. Both are written as the endpoint's. */
+static void tell_host(const char *host, int port, int fd)
+{
+    static const char prefix[] = "::ffff:";
+    bool is_mapped = strncmp(host, prefix, strlen(prefix)) == 0;
+    const char *plain = is_mapped ? host + strlen(prefix) : host;
+
+    for (int i = 0; i < n_places && fd >= 0 && told_back; i++) {
+        const struct place *place = &places[i];
+
+        if (place->port != port || place->type != socket_type(fd))
+            continue;
+        if (strcmp(plain, place->real_host) == 0 && strcmp(place->host, place->real_host) != 0)
+            tell("endpoint's ");
+        else if (strcmp(plain, place->host) == 0)
+            plain = place->real_host;
+        tell("%s%s", is_mapped ? prefix : "", plain);
+        return;
+    }
+    tell("%s", host);
 }
 
 /* say_address - with its length, when it is not its family's
@@ -211,11 +277,14 @@ void say_address(const struct sockaddr_storage *storage, socklen_t length, int f
 
     if (length >= sizeof(*in) && storage->ss_family == AF_INET) {
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-        tell("%s:", host);
+        tell_host(host, port_of(storage), fd);
+        tell(":");
         tell_port(port_of(storage), fd);
     } else if (length >= sizeof(*in6) && storage->ss_family == AF_INET6) {
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
-        tell("[%s]:", host);
+        tell("[");
+        tell_host(host, port_of(storage), fd);
+        tell("]:");
         tell_port(port_of(storage), fd);
         if (in6->sin6_scope_id != 0 || in6->sin6_flowinfo != 0)
             tell(" scope %u flow %u", in6->sin6_scope_id, ntohl(in6->sin6_flowinfo));

@@ -7,8 +7,8 @@
  *   restart on|off              whether a call that waits is restarted by the first signal
  *   state SLOT
  *
- * A blocking connect() that nobody answers is interrupted by signals, unless SO_SNDTIMEO ends it. UDP is not routed, so a datagram socket is given the place's real address. A socket
- * that IP_FREEBIND has bound to a foreign address does not connect: what it sends could leave the
+ * A blocking connect() that nobody answers is interrupted by signals, unless SO_SNDTIMEO ends it.
+ * A socket that IP_FREEBIND has bound to a foreign address does not connect: what it sends could leave the
  * loopback device. "timed out" marks what SO_SNDTIMEO has ended. */
 #include "differ.h"
 
@@ -26,14 +26,6 @@
 #define SYN_SENT 2 /* include/net/tcp_states.h */
 #define CLOSE 7
 
-static int option_of(int fd, int name)
-{
-    int value = -1;
-    socklen_t size = sizeof(value);
-
-    return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
-}
-
 static bool has_timeout(int fd)
 {
     struct timeval timeout = {0};
@@ -43,7 +35,8 @@ static bool has_timeout(int fd)
            (timeout.tv_sec != 0 || timeout.tv_usec != 0);
 }
 
-static bool is_foreign(int fd)
+/* is_foreign - whether what the socket sends could leave the loopback device */
+bool is_foreign(int fd)
 {
     struct sockaddr_in local;
     socklen_t length = sizeof(local);
@@ -71,7 +64,17 @@ enum prospect {
     WAITS,    /* for ever */
 };
 
-/* What becomes of a connect() to there; notes whether the attempt has an answer. */
+/* note_attempt - note whether an attempt that begins now has an answer */
+void note_attempt(int fd, bool hole)
+{
+    struct tcp_view view = tcp_view_of(fd);
+    struct note *note = view.state < 0 ? NULL : note_of(fd);
+
+    if (note != NULL && view.state == CLOSE)
+        note->hole = hole;
+}
+
+/* What becomes of a connect() to there. */
 static enum prospect prospect_of(int fd, bool hole)
 {
     struct tcp_view view = tcp_view_of(fd);
@@ -80,8 +83,6 @@ static enum prospect prospect_of(int fd, bool hole)
 
     if (note == NULL || flags < 0)
         return RETURNS;
-    if (view.state == CLOSE)
-        note->hole = hole;
     if ((flags & O_NONBLOCK) != 0)
         return RETURNS;
     if (view.state == SYN_SENT)
@@ -105,8 +106,14 @@ static void connect_and_tell(int fd, const struct sockaddr_storage *address, soc
         tell(" from a foreign address");
         return;
     }
+    if (is_vforked && prospect == WAITS && !timed) {
+        tell(" would wait");
+        return;
+    }
+    helped = helped && !is_vforked;
+    note_attempt(fd, hole);
     if (helped)
-        interrupt_begin(fd, 0, mistaken || prospect == ANSWERED);
+        interrupt_begin(fd, mistaken || prospect == ANSWERED);
     result = connect(fd, (const struct sockaddr *)address, length);
     error = errno;
     if (helped)
@@ -119,7 +126,7 @@ static void connect_and_tell(int fd, const struct sockaddr_storage *address, soc
 
 static bool parse(char **words, int fd, struct target *ret)
 {
-    if (target_parse(words[2], option_of(fd, SO_TYPE) != SOCK_STREAM, ret))
+    if (target_parse(words[2], fd, ret))
         return true;
     tell(" no such target");
     return false;
@@ -136,34 +143,43 @@ static void do_connect(char **words, int n_words)
                          target.hole || is_astray(fd, &target.storage), false);
 }
 
+/* mistake - make a mistake of an address, or of its length
+ * Return: where the address is to be said to be. */
+const struct sockaddr_storage *mistake(struct target *target, const char *how)
+{
+    if (strcmp(how, "null") == 0)
+        return NULL;
+    if (strcmp(how, "unmapped") == 0) {
+        void *page = mmap(NULL, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        must("mmap", page == MAP_FAILED ? -1 : 0);
+        munmap(page, 1);
+        return page;
+    }
+    if (strcmp(how, "family") == 0) {
+        target->storage.ss_family = AF_MAX + 1;
+    } else if (strcmp(how, "other") == 0) {
+        target->storage.ss_family = target->storage.ss_family == AF_INET ? AF_INET6 : AF_INET;
+        target->length = sizeof(struct sockaddr_in6);
+    } else {
+        target->length = (socklen_t)atoi(how);
+    }
+    return &target->storage;
+}
+
 static void do_misconnect(char **words, int n_words)
 {
     int fd = slot_fd(words[1]);
     const struct sockaddr_storage *address;
     struct target target;
+    bool astray;
 
     (void)n_words;
     if (!parse(words, fd, &target))
         return;
-    address = &target.storage;
-    if (strcmp(words[3], "null") == 0) {
-        address = NULL;
-    } else if (strcmp(words[3], "unmapped") == 0) {
-        void *page = mmap(NULL, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-        must("mmap", page == MAP_FAILED ? -1 : 0);
-        munmap(page, 1);
-        address = page;
-    } else if (strcmp(words[3], "family") == 0) {
-        target.storage.ss_family = AF_MAX + 1;
-    } else if (strcmp(words[3], "other") == 0) {
-        target.storage.ss_family = target.storage.ss_family == AF_INET ? AF_INET6 : AF_INET;
-        target.length = sizeof(struct sockaddr_in6);
-    } else {
-        target.length = (socklen_t)atoi(words[3]);
-    }
-    connect_and_tell(fd, address, target.length, target.hole || is_astray(fd, &target.storage),
-                     true);
+    address = mistake(&target, words[3]);
+    astray = is_astray(fd, &target.storage);
+    connect_and_tell(fd, address, target.length, target.hole || astray, true);
 }
 
 static void do_unconnect(char **words, int n_words)

@@ -3,27 +3,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define N_LINES 512
 #define WRONG 99 /* the exit status when the sequence, or this program, is wrong */
-
-struct sequence {
-    char *lines[N_LINES];
-    int n;
-};
 
 int slots[N_SLOTS];
 int epolls[N_EPOLLS];
 bool is_child;
+bool is_vforked;
+bool directly; /* i386 */
 
-static const struct operation *const tables[] = {
-    socket_operations, connect_operations, option_operations, stream_operations, event_operations};
+static const struct operation *const tables[] = {socket_operations,  connect_operations,
+                                                 option_operations,  stream_operations,
+                                                 message_operations, event_operations};
 
 /* tell - go on with the line */
 void tell(const char *format, ...)
@@ -118,7 +114,7 @@ static int split(char *line, char **words)
 
 static void perform_one(const struct sequence *sequence, int at)
 {
-    char copy[256];
+    char copy[LINE_MAX_];
     char *words[N_WORDS + 1] = {NULL};
     const struct operation *operation;
     int n;
@@ -138,75 +134,28 @@ static void perform_one(const struct sequence *sequence, int at)
     tell("\n");
 }
 
-static void perform(const struct sequence *sequence, int from, int to);
-
-struct span {
-    const struct sequence *sequence;
-    int from;
-    int to;
-};
-
-static void *perform_span(void *argument)
+/* perform - these operations */
+void perform(const struct sequence *sequence, int from, int to)
 {
-    const struct span *span = argument;
+    for (int at = from; at < to;) {
+        int n = perform_by_another(sequence, at, to);
 
-    perform(span->sequence, span->from, span->to);
-    return NULL;
-}
-
-static void perform_in_thread(struct span *span)
-{
-    pthread_t thread;
-
-    must("pthread_create", -pthread_create(&thread, NULL, perform_span, span));
-    pthread_join(thread, NULL);
-}
-
-static void perform_in_child(struct span *span)
-{
-    pid_t child;
-    int status;
-
-    fflush(stdout);
-    child = must("fork", fork());
-    if (child == 0) {
-        is_child = true;
-        alarm(SEQUENCE_PATIENCE_S);
-        perform(span->sequence, span->from, span->to);
-        fflush(stdout);
-        _exit(0);
-    }
-    must("waitpid", waitpid(child, &status, 0));
-    if (status != 0)
-        tell("child ended: %#x\n", (unsigned)status);
-    settle();
-}
-
-/* "fork N" and "thread N" have the next N operations done by another, and wait for it. */
-static void perform(const struct sequence *sequence, int from, int to)
-{
-    for (int at = from; at < to; at++) {
-        const char *line = sequence->lines[at];
-        bool forks = strncmp(line, "fork ", 5) == 0;
-        int n;
-
-        if (!forks && strncmp(line, "thread ", 7) != 0) {
-            perform_one(sequence, at);
-            continue;
-        }
-        n = atoi(strchr(line, ' '));
-        n = n > to - at - 1 ? to - at - 1 : n;
-        tell("%d %s\n", at, line);
-        struct span span = {.sequence = sequence, .from = at + 1, .to = at + 1 + n};
-        if (forks)
-            perform_in_child(&span);
-        else
-            perform_in_thread(&span);
+        if (n == 0)
+            perform_one(sequence, at++);
         at += n;
     }
 }
 
 /* --- sequences -------------------------------------------------------------------------------------------- */
+
+static void refuse_all(int listening)
+{
+    int fd;
+
+    fcntl(listening, F_SETFL, O_NONBLOCK);
+    while ((fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        close(fd);
+}
 
 /* What can be seen of every slot when the operations are over. Connections are then reset, so that none
  * of them occupies a port in TIME_WAIT. */
@@ -229,6 +178,8 @@ static void finish(void)
             tell(" SO_ERROR %s", error_name(error));
         tell("\n");
         setsockopt(slots[i], SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+        if (is_listening(slots[i])) /* it may outlive us, with its queue */
+            refuse_all(slots[i]);
     }
 }
 
@@ -261,7 +212,7 @@ static void perform_all(const struct sequence *sequence)
 static void perform_file(FILE *file)
 {
     static struct sequence sequence;
-    char line[256];
+    char line[LINE_MAX_];
 
     while (fgets(line, sizeof(line), file) != NULL) {
         line[strcspn(line, "\n")] = '\0';
@@ -296,9 +247,18 @@ int main(int argc, char **argv)
 {
     if (argc < 2)
         return WRONG;
-    for (int i = 2; i < argc; i++)
-        place_add(argv[i]);
     setvbuf(stdout, NULL, _IOFBF, BUFSIZ);
+    if (argc > 2 && strcmp(argv[1], RESUME) == 0)
+        resume(argv[2]);
+    for (int i = 2; i < argc; i++)
+        if (strcmp(argv[i], "told-back") == 0)
+            told_back = true;
+        else if (strcmp(argv[i], "direct") == 0)
+            directly = true;
+        else if (strcmp(argv[i], "handed") == 0)
+            places_socket = STDIN_FILENO;
+        else
+            place_add(argv[i]);
     perform_file(read_ahead(argv[1]));
     return 0;
 }

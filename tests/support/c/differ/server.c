@@ -3,7 +3,8 @@
  *   echo    sends back what it gets; closes at end of file
  *   greet   sends "hello" and end of file at once; reads until the client's end of file
  *   reset   resets every connection that it has accepted
- *   unix    as echo
+ *   unix    as echo; unix-NAME  as NAME
+ *   udp-echo  sends back each datagram
  *
  * Their fds are kept out of the way of the sequence's own, which shows fd numbers. */
 #include "differ.h"
@@ -15,7 +16,7 @@
 #include <unistd.h>
 
 #define N_CONNECTIONS 64
-#define SERVER_FD_MIN 300
+#define SERVER_FD_MIN 500
 
 struct connection {
     int fd;
@@ -28,7 +29,7 @@ static int n_connections;
 static void welcome(const struct place *place, int fd)
 {
     static const struct linger at_once = {.l_onoff = 1};
-    bool greets = strncmp(place->name, "greet", 5) == 0;
+    bool greets = strstr(place->name, "greet") != NULL;
 
     if (strncmp(place->name, "reset", 5) == 0 || n_connections == N_CONNECTIONS) {
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
@@ -40,6 +41,20 @@ static void welcome(const struct place *place, int fd)
         shutdown(fd, SHUT_WR);
     }
     connections[n_connections++] = (struct connection){.fd = fd, .echoes = !greets};
+}
+
+static bool answer_from(const struct place *place)
+{
+    char data[256];
+    struct sockaddr_storage from;
+    socklen_t length = sizeof(from);
+    ssize_t n =
+        recvfrom(place->fd, data, sizeof(data), MSG_DONTWAIT, (struct sockaddr *)&from, &length);
+
+    if (n < 0)
+        return errno != EAGAIN; /* an error of what was sent earlier */
+    sendto(place->fd, data, (size_t)n, MSG_DONTWAIT, (struct sockaddr *)&from, length);
+    return true;
 }
 
 static bool accept_from(const struct place *place)
@@ -90,7 +105,9 @@ void serve(void)
             if (polled[n_places + i].revents != 0 && !attend(&connections[i]))
                 connections[i] = connections[--n_connections];
         for (int i = 0; i < n_places; i++)
-            while (polled[i].revents != 0 && accept_from(&places[i]))
+            while (
+                polled[i].revents != 0 &&
+                (places[i].type == SOCK_DGRAM ? answer_from(&places[i]) : accept_from(&places[i])))
                 continue;
     }
 }
@@ -103,6 +120,13 @@ void servers_drain(void)
 
         if (places[i].fd < 0)
             continue;
+        if (places[i].type == SOCK_DGRAM) {
+            char nothing;
+
+            while (recv(places[i].fd, &nothing, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN)
+                continue;
+            continue;
+        }
         while ((fd = accept4(places[i].fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
             close(fd);
     }

@@ -2,6 +2,7 @@
  *
  *   socket SLOT DOMAIN TYPE PROTOCOL [nonblock] [cloexec]
  *   bind SLOT HOST|taken:PLACE     listen SLOT BACKLOG     accept SLOT INTO [nonblock] [cloexec]
+ *   oldaccept SLOT INTO     accept(2), which has no flags
  *   dup SLOT INTO     dup2 SLOT INTO     dup3 SLOT INTO     dupfd SLOT INTO     pass SLOT INTO
  *   close SLOT     shutdown SLOT 0|1|2     status SLOT nonblock|block     descriptor SLOT cloexec|keep
  *   flags SLOT     stat SLOT     owner SLOT     name SLOT LENGTH     peer SLOT LENGTH
@@ -61,6 +62,8 @@ static void do_socket(char **words, int n_words)
 
 static void do_bind(char **words, int n_words)
 {
+    struct note *before = note_of(slot_fd(words[1]));
+    struct note *after;
     struct target target;
 
     (void)n_words;
@@ -69,6 +72,9 @@ static void do_bind(char **words, int n_words)
         return;
     }
     tell_result(bind(slot_fd(words[1]), (struct sockaddr *)&target.storage, target.length));
+    after = note_of(slot_fd(words[1]));
+    if (before != NULL && after != NULL) /* it may be another socket now */
+        after->buffers = before->buffers;
     say_name(slot_fd(words[1]), false);
 }
 
@@ -78,16 +84,21 @@ static void do_listen(char **words, int n_words)
     tell_result(listen(slot_fd(words[1]), atoi(words[2])));
 }
 
+/* is_listening - whether accept() may wait there */
+bool is_listening(int fd)
+{
+    int listening = 0;
+    socklen_t size = sizeof(listening);
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening;
+}
+
 static bool would_wait(int fd)
 {
     struct pollfd polled = {.fd = fd, .events = POLLIN};
     int flags = fcntl(fd, F_GETFL);
-    int listening = 0;
-    socklen_t size = sizeof(listening);
 
-    return flags >= 0 && (flags & O_NONBLOCK) == 0 &&
-           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening &&
-           poll(&polled, 1, 0) == 0;
+    return flags >= 0 && (flags & O_NONBLOCK) == 0 && is_listening(fd) && poll(&polled, 1, 0) == 0;
 }
 
 static void do_accept(char **words, int n_words)
@@ -101,7 +112,11 @@ static void do_accept(char **words, int n_words)
         tell(" would wait");
         return;
     }
-    fd = accept4(listening, (struct sockaddr *)&peer, &length, creation_flags(words, 3, n_words));
+    if (strcmp(words[0], "oldaccept") == 0)
+        fd = accept(listening, (struct sockaddr *)&peer, &length);
+    else
+        fd = accept4(listening, (struct sockaddr *)&peer, &length,
+                     creation_flags(words, 3, n_words));
     tell_result(fd);
     if (fd < 0)
         return;
@@ -277,23 +292,14 @@ void say_name(int fd, bool peer)
 }
 
 const struct operation socket_operations[] = {
-    {"socket", do_socket},
-    {"bind", do_bind},
-    {"listen", do_listen},
-    {"accept", do_accept},
-    {"dup", do_dup},
-    {"dup2", do_dup},
-    {"dup3", do_dup},
-    {"dupfd", do_dup},
-    {"pass", do_pass},
-    {"close", do_close},
-    {"status", do_status},
-    {"shutdown", do_shutdown},
-    {"descriptor", do_descriptor},
-    {"flags", do_flags},
-    {"stat", do_stat},
-    {"owner", do_owner},
-    {"name", do_name},
-    {"peer", do_name},
-    {NULL, NULL},
+    {"socket", do_socket},     {"bind", do_bind},
+    {"listen", do_listen},     {"accept", do_accept},
+    {"oldaccept", do_accept},  {"dup", do_dup},
+    {"dup2", do_dup},          {"dup3", do_dup},
+    {"dupfd", do_dup},         {"pass", do_pass},
+    {"close", do_close},       {"status", do_status},
+    {"shutdown", do_shutdown}, {"descriptor", do_descriptor},
+    {"flags", do_flags},       {"stat", do_stat},
+    {"owner", do_owner},       {"name", do_name},
+    {"peer", do_name},         {NULL, NULL},
 };

@@ -1,7 +1,6 @@
 /* streams.c - operations that move data
  *
- *   send SLOT N [oob]     recv SLOT N [peek]     sendto SLOT N TARGET     read SLOT N     write SLOT N
- *   wait SLOT             a blocking recv() of nothing: ended by SO_RCVTIMEO, else by a signal
+ *   send SLOT N [oob]     recv SLOT N [peek]     read SLOT N     write SLOT N
  *   pending SLOT          FIONREAD, SIOCATMARK
  *
  * send and recv do not wait. read and write are made where they will not, or fail.
@@ -14,23 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include <linux/sockios.h>
 
-#define DATA_MAX 64
 #define SYN_SENT 2 /* include/net/tcp_states.h */
 
-static size_t count_of(const char *word)
+size_t count_of(const char *word)
 {
     int n = atoi(word);
 
     return n < 0 ? 0 : n > DATA_MAX ? DATA_MAX : (size_t)n;
 }
 
-static void fill(char *data, size_t n)
+void fill(char *data, size_t n)
 {
     static unsigned next;
 
@@ -38,7 +34,7 @@ static void fill(char *data, size_t n)
         data[i] = (char)('a' + next++ % 26);
 }
 
-static void tell_data(ssize_t n, const char *data)
+void tell_data(ssize_t n, const char *data)
 {
     tell_result((int)n);
     if (n > 0)
@@ -53,22 +49,6 @@ static void do_send(char **words, int n_words)
 
     fill(data, n);
     tell_result((int)send(slot_fd(words[1]), data, n, flags));
-}
-
-static void do_sendto(char **words, int n_words)
-{
-    char data[DATA_MAX];
-    size_t n = count_of(words[2]);
-    struct target target;
-
-    (void)n_words;
-    fill(data, n);
-    if (!target_parse(words[3], true, &target)) {
-        tell(" no such target");
-        return;
-    }
-    tell_result((int)sendto(slot_fd(words[1]), data, n, MSG_DONTWAIT,
-                            (struct sockaddr *)&target.storage, target.length));
 }
 
 static void do_recv(char **words, int n_words)
@@ -124,33 +104,6 @@ static void do_write(char **words, int n_words)
         tell_result((int)write(fd, data, n));
 }
 
-static void do_wait(char **words, int n_words)
-{
-    struct pollfd polled = {.fd = slot_fd(words[1]), .events = POLLIN};
-    char data[DATA_MAX];
-    struct timeval timeout = {0};
-    socklen_t size = sizeof(timeout);
-    ssize_t n;
-    bool timed;
-    int error;
-
-    (void)n_words;
-    if (poll(&polled, 1, 0) > 0) {
-        tell(" need not");
-        return;
-    }
-    timed = getsockopt(polled.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) == 0 &&
-            (timeout.tv_sec != 0 || timeout.tv_usec != 0);
-    if (!timed)
-        interrupt_begin(-1, SYS_recvfrom, false);
-    n = recv(polled.fd, data, sizeof(data), 0);
-    error = errno;
-    if (!timed)
-        interrupt_end();
-    errno = error;
-    tell_data(n, data);
-}
-
 static void do_pending(char **words, int n_words)
 {
     int fd = slot_fd(words[1]);
@@ -162,6 +115,6 @@ static void do_pending(char **words, int n_words)
 }
 
 const struct operation stream_operations[] = {
-    {"send", do_send},   {"sendto", do_sendto}, {"recv", do_recv},       {"read", do_read},
-    {"write", do_write}, {"wait", do_wait},     {"pending", do_pending}, {NULL, NULL},
+    {"send", do_send},   {"recv", do_recv},       {"read", do_read},
+    {"write", do_write}, {"pending", do_pending}, {NULL, NULL},
 };
