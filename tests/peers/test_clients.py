@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import Builds
-from tests.support.command import KINDS, VIRTUAL, VIRTUAL_PORT, Meshfd, Way
+from tests.support.command import (
+    KINDS,
+    VIRTUAL,
+    VIRTUAL_PORT,
+    Meshfd,
+    Way,
+    without_proxies,
+)
 from tests.support.need import require_tool
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -54,11 +60,6 @@ CLIENTS: dict[str, Command] = {
     "java-nio": lambda way, builds: [*builds.java(), "nio", *way.words],
     "java-url": lambda way, builds: [*builds.java(), "url", *way.words],
 }
-
-
-def without_proxies() -> dict[str, str]:
-    """Return our environment without what would make a client ask a proxy."""
-    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
 
 
 @pytest.mark.parametrize("extra", KINDS, ids=str)

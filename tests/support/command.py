@@ -86,6 +86,11 @@ def direct_way(listening: socket.socket) -> Way:
     return Way(host, port)
 
 
+def without_proxies() -> dict[str, str]:
+    """Return our environment without what would make a client ask a proxy."""
+    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+
+
 def find_meshfd() -> Meshfd:
     """Return the installed meshfd, having tried it."""
     if os.environ.get("MESHFD_TEST_BARE") == "1":

@@ -16,6 +16,14 @@ NOBODY = 65534  # user and group, by convention of every distribution
 READ_EVERYWHERE = "-all,+dac_read_search"
 
 
+def as_nobody(command: Sequence[str]) -> list[str]:
+    """Return a command line that runs ``command`` so, without even that right."""
+    if os.geteuid() != 0:
+        return list(command)
+    user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return [require_tool("setpriv"), *user, "--", *command]
+
+
 def as_ordinary_user(command: Sequence[str]) -> list[str]:
     """Return a command line that runs ``command`` so."""
     if os.geteuid() != 0:

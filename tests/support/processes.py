@@ -51,12 +51,12 @@ def children_of(pid: int) -> list[int]:
     return [child for child, parent in _parents().items() if parent == pid]
 
 
-def descendants_of(pid: int) -> list[int]:
-    """Return the pids below a process."""
+def descendants_of(pid: int, but: frozenset[int] = frozenset()) -> list[int]:
+    """Return the pids below a process, without those ``but`` and what is below them."""
     parents = _parents()
     found = [pid]
     for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
+        found += [child for child, parent in parents.items() if parent == one and child not in but]
     return found[1:]
 
 
@@ -248,8 +248,11 @@ class Processes:
         return program.finish()
 
     def left(self) -> list[int]:
-        """Return the processes that the test started, and what they started, that still exist."""
-        return [pid for pid in descendants_of(os.getpid()) if pid not in self._before]
+        """Return the processes that the test started, and what they started, that still exist.
+
+        What was there before may go on starting others: a daemon of the whole module does.
+        """
+        return descendants_of(os.getpid(), self._before)
 
     def running(self) -> list[int]:
         """Return those of `left` that have not ended; what has ended is taken off the table."""

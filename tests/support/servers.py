@@ -16,6 +16,7 @@ from tests.support.waiting import DEADLINE_S, wait_until
 
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 SYN_SENT = "02"  # include/net/tcp_states.h, as /proc/net/tcp prints it
+LISTEN = "0A"
 
 
 def listening_socket(
@@ -58,6 +59,14 @@ def free_port(family: socket.AddressFamily = socket.AF_INET, address: str | None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.bind((address or LOOPBACK[family], 0))
         return port_of(probe)
+
+
+def is_listening(port: int) -> bool:
+    """Whether some socket listens at a port; nobody is connected to for that."""
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()]
+    rows = [line.split() for line in lines]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == LISTEN for row in rows)
 
 
 @contextlib.contextmanager
