@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.need import require_tool
@@ -22,7 +22,6 @@ class Builds:
     directory: Path
     _go: Path | None = None
     _java: Path | None = None
-    _java_command: list[str] = field(default_factory=list)
 
     def go(self) -> str:
         """Return the path of the Go peer, a static program."""
@@ -40,16 +39,14 @@ class Builds:
             self._go = output
         return str(self._go)
 
-    def java(self) -> list[str]:
-        """Return the command of the Java peer."""
+    def java(self, name: str = "Peer") -> list[str]:
+        """Return the command of a Java peer, by its class."""
         if self._java is None:
             output = self.directory / "java"
-            source = SOURCES / "java" / "Peer.java"
-            command = [require_tool("javac"), "-d", str(output), str(source)]
-            _build(command, dict(os.environ))
+            sources = sorted(str(source) for source in (SOURCES / "java").glob("*.java"))
+            _build([require_tool("javac"), "-d", str(output), *sources], dict(os.environ))
             self._java = output
-            self._java_command = [require_tool("java"), *JAVA_OPTIONS, "-cp", str(output), "Peer"]
-        return self._java_command
+        return [require_tool("java"), *JAVA_OPTIONS, "-cp", str(self._java), name]
 
 
 def _build(command: list[str], environment: dict[str, str]) -> None:
