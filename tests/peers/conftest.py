@@ -17,6 +17,7 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.clients import Clients
 from tests.support.command import Meshfd
 from tests.support.ordinary_user import NOBODY
+from tests.support.postgres import Cluster, make_cluster
 from tests.support.processes import Processes
 from tests.support.services import MODES, Mode, Services
 
@@ -59,10 +60,16 @@ def certificate() -> Iterator[Certificate]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def users_directory() -> Iterator[Path]:
     """Return a directory of the ordinary user's: of "nobody" when root runs the tests."""
     with tempfile.TemporaryDirectory(prefix="meshfd-user-") as name:
         if os.geteuid() == 0:
             shutil.chown(name, NOBODY, NOBODY)
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def cluster(users_directory: Path, certificate: Certificate) -> Cluster:
+    """Return PostgreSQL's cluster, to be served by one server at a time."""
+    return make_cluster(users_directory, certificate)
