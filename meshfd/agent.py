@@ -467,8 +467,13 @@ def plain_errors() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def open_agent(options: AgentOptions) -> AsyncIterator[Agent]:
+async def open_agent(
+    options: AgentOptions, *, settle: Callable[[int], None] | None = None
+) -> AsyncIterator[Agent]:
     """Start an agent; it, and all that it runs, is gone when the context ends.
+
+    ``settle`` is called with its pid before it makes anything: where it shall live, so will what it
+    makes. What that raises is raised here.
 
     Raises:
         NotSupportedError: there is no agent to run, or one of another version.
@@ -476,6 +481,14 @@ async def open_agent(options: AgentOptions) -> AsyncIterator[Agent]:
 
     """
     pid, blocking = start_agent(inherit=False)
+    if settle is not None:
+        try:
+            settle(pid)
+        except BaseException:
+            blocking.close()
+            with trio.CancelScope(shield=True):
+                await _wait_for_exit(pid)
+            raise
     channel = trio.socket.from_stdlib_socket(blocking)
     agent = Agent(pid, channel, options)
     try:

@@ -19,11 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from msgspec import Meta
 
+from meshfd.cgroup_paths import is_within
 from meshfd.config_keys import LISTEN_KEYS, SERVICE_KEYS, Table, choice, read_endpoints
 from meshfd.errors import ConfigError, Fault, RouteSyntaxError
 from meshfd.model import (
@@ -80,6 +81,7 @@ class _Loader:
     listening: dict[int, list[tuple[ListeningSocket, Place]]] = field(
         default_factory=dict
     )  # by port
+    cgroups: list[tuple[str, Place]] = field(default_factory=list)
 
     def load(self, paths: Iterable[Path]) -> Configuration:
         """Read everything; what comes back counts only if there are no faults."""
@@ -163,7 +165,19 @@ class _Loader:
             for upstream in self.upstreams.values()
             for address in upstream.addresses
         )
+        if "cgroup" in fields:
+            self._check_cgroup(fields["cgroup"], place.at("cgroup"))
         return Service(**fields)
+
+    def _check_cgroup(self, path: str, place: Place) -> None:
+        """A cgroup is one service's own, with all that is in it."""
+        for other, where in self.cgroups:
+            if is_within(PurePosixPath(path), PurePosixPath(other)):
+                place.fault(
+                    f"{where.key} ({where}) has {quote(other)} for itself; "
+                    "choose a cgroup beside it"
+                )
+        self.cgroups.append((path, place))
 
     def _listen(self, tables: list[Table], place: Place) -> tuple[ListeningSocket, ...]:
         names: dict[str, Place] = {}

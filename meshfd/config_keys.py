@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from meshfd.cgroup_paths import check_path
 from meshfd.durations import parse_duration
 from meshfd.env_file import EnvFileError, check_variable, parse_env_file
 from meshfd.errors import Fault
@@ -177,6 +178,7 @@ SERVICE_KEYS = {
     "working_dir": Key("working_dir", _Text, "a path", _path),
     "user": _text("user", "a user's name"),
     "group": _text("group", "a group's name"),
+    "cgroup": Key("cgroup", _Text, 'a cgroup such as "mesh.slice/shop"', _parsed(check_path)),
     "environment": Key("environment", Table, 'a table such as { NAME = "value" }', _environment),
     "env_file": Key("env_file", _Text | list[_Text], "a path, or an array of paths", _env_file),
     "depends_on": Key(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshfd.cgroups import Cgroups
 from meshfd.errors import ControlError
 from meshfd.lifecycle import Lifecycle
 from meshfd.order import start_order, with_dependencies
@@ -39,7 +40,7 @@ class Fleet:
     ) -> None:
         self._nursery = nursery
         self._services: dict[str, ManagedService] = {}
-        self._around = Surroundings(pulse, control, environment, self.find, on_ended)
+        self._around = Surroundings(pulse, Cgroups(), control, environment, self.find, on_ended)
 
     def find(self, name: str) -> ManagedService:
         """The service of this name.

@@ -33,6 +33,7 @@ from meshfd.service import State, describe_end
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from meshfd.agent import Agent
     from meshfd.model import Service
     from meshfd.service import ManagedService
 
@@ -89,7 +90,7 @@ class Lifecycle:
             stop_signal=service.stop_signal,
             stop_timeout_s=service.stop_timeout_s,
         )
-        async with open_agent(options) as agent:
+        async with self._open_agent(options) as agent:
             runner = Runner(managed.name, agent, self._pulse, lambda: self._wishes.hurry)
             await runner.set_routes(service.routes)
             managed.held_back = await runner.open(
@@ -103,6 +104,19 @@ class Lifecycle:
                 finally:
                     managed.runner = None
                     nursery.cancel_scope.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _open_agent(self, options: AgentOptions) -> AsyncIterator[Agent]:
+        """An agent in the service's cgroup; the cgroup outlives it, and then goes."""
+        service = self._managed.service
+        async with contextlib.AsyncExitStack() as stack:
+            settle = None
+            if service.cgroup is not None:
+                cgroups = self._managed.around.cgroups
+                cgroup = cgroups.open(service.name, service.cgroup)
+                settle = (await stack.enter_async_context(cgroup)).add
+            async with open_agent(options, settle=settle) as agent:
+                yield agent
 
     async def _serve(self, runner: Runner) -> None:
         """Start the program when asked to, until the service is closed or its agent is lost."""

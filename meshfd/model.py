@@ -211,6 +211,7 @@ class Service:
     working_dir: Path | None = None
     user: str | None = None
     group: str | None = None
+    cgroup: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
     depends_on: tuple[str, ...] = ()
     restart: Restart = Restart.NO

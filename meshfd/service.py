@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from meshfd.cgroups import Cgroups
     from meshfd.model import ListeningSocket, Service
     from meshfd.pulse import Pulse
     from meshfd.runner import Runner
@@ -58,6 +59,7 @@ class Surroundings:
     """
 
     pulse: Pulse
+    cgroups: Cgroups
     control: Path
     environment: Mapping[str, str]
     find: Callable[[str], ManagedService]

@@ -156,6 +156,7 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     self->foreground_fd = -1;
     self->control.fd = control_fd;
     self->children.none = true;
+    self->cgroup.fd = -1;
     self->random = (uint32_t)mfd_now_ns() | 1;
     if (fcntl(control_fd, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;

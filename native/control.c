@@ -185,6 +185,7 @@ static int do_setup(struct mfd_agent *agent, const struct mfd_setup *setup)
     agent->ask_timeout_ms = setup->ask_timeout_ms;
     agent->stop_signal = setup->stop_signal;
     agent->stop_timeout_ms = setup->stop_timeout_ms;
+    mfd_cgroup_learn(&agent->cgroup);
     return 0;
 }
 

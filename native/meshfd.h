@@ -191,6 +191,16 @@ void mfd_leases_expire(struct mfd_leases *leases, uint64_t now_ns);
 uint64_t mfd_leases_next_ns(const struct mfd_leases *leases);
 void mfd_leases_drop_all(struct mfd_leases *leases);
 
+/* --- cgroup.c: is a program in the agent's cgroup? ------------------------------------------------- */
+
+struct mfd_cgroup {
+    int fd;     /* of its directory; -1: not found */
+    char *path; /* as /proc/PID/cgroup has it */
+};
+
+void mfd_cgroup_learn(struct mfd_cgroup *cgroup);
+bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid);
+
 /* --- sockets.c: socket(), and taking up the socket that a call names --------------------------- */
 
 struct mfd_socket { /* the file that a call names */
@@ -714,6 +724,7 @@ struct mfd_agent {
     uint32_t ask_timeout_ms;
     uint32_t stop_signal;
     uint32_t stop_timeout_ms;
+    struct mfd_cgroup cgroup;
     const struct mfd_table *table;
     uint64_t *tally; /* n_rules + n_endpoints counters beside the table, or NULL */
     size_t tally_size;

@@ -4,7 +4,7 @@
  * the agent's network namespace and cgroup, which are the service's, and the identity that the agent
  * creates files with (setfsuid), which is the service's too. Its errors are socket()'s errors, but
  * for the agent's own want of fds: then the program makes its socket itself, and loses nothing. So it
- * does in a network namespace that it has made for itself.
+ * does in a network namespace that it has made for itself, and in a cgroup below the service's.
  *
  * A later call (connect, bind, listen) names the socket by thread and fd number. Taking it up yields
  * a duplicate of the open file: the lease if there is one, else a re-opened one. In either case the
@@ -101,7 +101,8 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
     int added;
 
     if (call->pid == 0 || !is_tcp(domain, type & SOCK_TYPE_BITS, protocol) ||
-        !mfd_target_in_netns(call->pid, agent->netns_device, agent->netns_inode)) {
+        !mfd_target_in_netns(call->pid, agent->netns_device, agent->netns_inode) ||
+        !mfd_cgroup_has(&agent->cgroup, call->pid)) {
         mfd_answer_continue(agent, call);
         return;
     }

@@ -88,6 +88,7 @@ command = ["bin/web", "--port", "80"]
 working_dir = "work"
 user = "www-data"
 group = "www"
+cgroup = "mesh.slice/web"
 environment = { B = "2", A = "1" }
 env_file = ["first.env", "second.env"]
 depends_on = ["db", "db"]
@@ -154,6 +155,7 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         working_dir=tmp_path / "work",
         user="www-data",
         group="www",
+        cgroup="mesh.slice/web",
         environment=(("A", "1"), ("B", "2"), ("C", "second"), ("D", "first")),
         depends_on=("db",),
         autostart=False,
@@ -405,6 +407,17 @@ SERVICE_FAULTS = [
         (
             "4: service.a.listen[1].address: service.a.listen[0].address (a.toml:3) "
             "already listens on 127.0.0.1:80"
+        ),
+    ),
+    (
+        'cgroup = "mesh/../web"',
+        '3: service.a.cgroup: write names with "/" between them: "mesh.slice/shop" below meshfd',
+    ),
+    (
+        'cgroup = "mesh"\n[service.b]\ncommand = ["b"]\ncgroup = "mesh/b"',
+        (
+            '6: service.b.cgroup: service.a.cgroup (a.toml:3) has "mesh" for itself; '
+            "choose a cgroup beside it"
         ),
     ),
     (

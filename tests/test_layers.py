@@ -37,6 +37,7 @@ PURE_ROWS = (
         "wording",
     },
     {
+        "cgroup_paths",
         "durations",
         "env_file",
         "events",
@@ -60,7 +61,7 @@ ROWS = (
     *PURE_ROWS,
     {"engine"},
     {"agent_process"},
-    {"agent", "doctor", "foreground", "pulse"},
+    {"agent", "cgroups", "doctor", "foreground", "pulse"},
     {"control", "library", "reload", "report", "runner"},
     {"lifecycle"},
     {"fleet"},

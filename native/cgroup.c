@@ -1,0 +1,92 @@
+/* cgroup.c - is a program in the agent's cgroup?
+ *
+ * Theory of operation: a socket belongs for ever to the cgroup (version 2) of the task that makes it, and the
+ * agent is in its service's. A program may put itself into a cgroup below: then it makes its sockets itself
+ * (sockets.c). Where a program is, /proc/PID/cgroup tells, for some microseconds; so it is only asked when the
+ * agent's cgroup has others below it, which the link count of its directory tells at once.
+ *
+ * Limits: a privileged program that has moved itself to a cgroup elsewhere is not noticed where there is none
+ * below.
+ * Source: cgroups(7), proc(5) /proc/PID/cgroup and mountinfo; fs/kernfs/dir.c (nlink: two, and one a child). */
+#include <fcntl.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "meshfd.h"
+
+#define LINKS_ALONE 2
+#define PATH_ROOM 4096 /* PATH_MAX */
+
+/* The path in the line of version 2, "0::/mesh.slice/shop". Return: 0; -ENOENT. */
+static int read_path(pid_t pid, char ret_path[PATH_ROOM])
+{
+    char name[32];
+    char line[PATH_ROOM];
+    char *end;
+    int error = -ENOENT;
+    FILE *file;
+
+    (void)snprintf(name, sizeof(name), "/proc/%d/cgroup", pid);
+    file = fopen(name, "re");
+    if (file == NULL)
+        return -ENOENT;
+    while (error < 0 && fgets(line, sizeof(line), file) != NULL) {
+        end = strchr(line, '\n');
+        if (strncmp(line, "0::", 3) != 0 || end == NULL)
+            continue;
+        *end = '\0';
+        memcpy(ret_path, line + 3, (size_t)(end - line) - 2);
+        error = 0;
+    }
+    (void)fclose(file);
+    return error;
+}
+
+/* Where cgroup v2 is mounted, whole. Return: an fd of the directory of this cgroup; -ENOENT. */
+static int open_directory(const char *cgroup)
+{
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    char path[2 * PATH_ROOM];
+    struct mntent *one;
+    int fd = -ENOENT;
+
+    if (mounts == NULL)
+        return -ENOENT;
+    while (fd < 0 && (one = getmntent(mounts)) != NULL) {
+        if (strcmp(one->mnt_type, "cgroup2") != 0)
+            continue;
+        (void)snprintf(path, sizeof(path), "%s%s", one->mnt_dir, cgroup);
+        fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    }
+    (void)endmntent(mounts);
+    return fd < 0 ? -ENOENT : fd;
+}
+
+/* mfd_cgroup_learn - we are where we stay; where there is no cgroup v2, all are in the same */
+void mfd_cgroup_learn(struct mfd_cgroup *cgroup)
+{
+    char path[PATH_ROOM];
+
+    mfd_close_at(&cgroup->fd);
+    free(cgroup->path);
+    cgroup->path = NULL;
+    if (read_path(getpid(), path) < 0)
+        return;
+    cgroup->path = strdup(path);
+    if (cgroup->path != NULL)
+        cgroup->fd = open_directory(path);
+}
+
+/* mfd_cgroup_has - does what we make belong where this program's own would? */
+bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid)
+{
+    char path[PATH_ROOM];
+    struct stat status;
+
+    if (cgroup->fd < 0 || (fstat(cgroup->fd, &status) == 0 && status.st_nlink <= LINKS_ALONE))
+        return true;
+    return read_path(pid, path) == 0 && strcmp(path, cgroup->path) == 0;
+}

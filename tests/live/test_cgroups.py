@@ -1,0 +1,303 @@
+"""A service's cgroup: all its sockets belong there, whoever made them, and nothing of it is left.
+
+sock_diag(7) tells each socket's cgroup, which is the inode of the cgroup's directory.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from meshfd.cgroup_paths import find_hierarchy, find_own
+from tests.support.command import COMMAND, VIRTUAL, address_of
+from tests.support.need import require, require_root
+from tests.support.ordinary_user import NOBODY, as_ordinary_user
+from tests.support.processes import Processes, Program
+from tests.support.servers import Greeter, free_port
+from tests.support.waiting import wait_until
+
+# A program with a socket of each kind: it names them by their cookies, and waits.
+SOCKETS: Final = """
+import json, os, pathlib, socket, sys, time
+virtual, port, nested, report = sys.argv[1:]
+if nested != "-":
+    where = pathlib.Path(nested, "below")
+    where.mkdir()
+    (where / "cgroup.procs").write_text("0")
+made = {"created": socket.socket(), "udp": socket.socket(socket.AF_INET, socket.SOCK_DGRAM)}
+made["redirected"] = socket.create_connection((virtual, 80))
+made["udp"].bind(("127.0.0.1", 0))
+made["created"].bind(("127.0.0.1", 0))
+made["created"].listen()
+if port != "-":
+    made["handed"] = socket.create_server(("127.0.0.1", int(port)))
+    client = socket.create_connection(("127.0.0.1", int(port)))
+    made["accepted"], _ = made["handed"].accept()
+def cookie(one):
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
+cookies = {kind: cookie(one) for kind, one in made.items()}
+pathlib.Path(report + ".new").write_text(json.dumps(cookies))
+os.rename(report + ".new", report)
+time.sleep(1000)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cgroup that is there, in which the tests may make others, and its path from the root."""
+
+    directory: Path
+    path: str
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """Make one. Needs root."""
+    require_root()
+    hierarchy = find_hierarchy(Path("/proc/self/mountinfo").read_text())
+    require(hierarchy is not None, "no cgroup v2 hierarchy is mounted")
+    assert hierarchy is not None
+    own = find_own(Path("/proc/self/cgroup").read_text())
+    path = own / f"meshfd-test-{uuid.uuid4().hex[:8]}"
+    directory = hierarchy.directory(path)
+    directory.mkdir()
+    try:
+        yield Place(directory, str(path))
+    finally:
+        (directory / "cgroup.kill").write_text("1")
+        inner = sorted((one for one in directory.rglob("*") if one.is_dir()), reverse=True)
+        for one in (*inner, directory):
+            wait_until(functools.partial(_removed, one), "the end of a cgroup")
+
+
+def _removed(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def cgroups_of(cookies: dict[str, int]) -> dict[str, int]:
+    """Return the cgroup of each of these sockets, as sock_diag tells it."""
+    from pyroute2 import DiagSocket  # noqa: PLC0415 -- slow
+
+    found: dict[int, int] = {}
+    with DiagSocket() as diag:
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+            for one in diag.get_sock_stats(family=socket.AF_INET, protocol=protocol):
+                found[one["idiag_cookie"]] = one.get_attr("INET_DIAG_CGROUP_ID")
+    return {kind: found[cookie] for kind, cookie in cookies.items()}
+
+
+class Run:
+    """A service "web" in a cgroup."""
+
+    def __init__(self, processes: Processes, directory: Path) -> None:
+        """Nothing is started yet."""
+        self._processes = processes
+        self.directory = directory
+        self.report = directory / "report"
+
+    def start(self, cgroup: str, command: list[str], more: str = "", upper: str = "") -> Program:
+        """Start ``meshfd run``."""
+        words = ", ".join(json.dumps(word) for word in command)
+        text = f'{upper}\n[service.web]\ncgroup = "{cgroup}"\ncommand = [{words}]\n{more}\n'
+        file = self.directory / "web.toml"
+        file.write_text(text)
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory)}
+        return self._processes.start([*COMMAND, "run", str(file)], env=environment)
+
+    def cookies(self, running: Program) -> dict[str, Any]:
+        """Return what the program says of its sockets."""
+
+        def is_there() -> bool:
+            if running.popen.poll() is not None:
+                running.give_up("meshfd run has ended")
+            return self.report.exists()
+
+        wait_until(is_there, "the program's sockets")
+        return dict(json.loads(self.report.read_text()))
+
+
+@pytest.fixture
+def run(processes: Processes, tmp_path: Path) -> Run:
+    """Return a service that is not started."""
+    return Run(processes, tmp_path)
+
+
+@pytest.mark.parametrize("track", ["connect", "create"])
+@pytest.mark.parametrize("nested", [False, True], ids=["", "nested"])
+def test_sockets_belong(nested: bool, track: str, run: Run, place: Place) -> None:
+    """Created, redirected, handed and accepted sockets are the service's own, or its program's."""
+    inner = place.directory / "web"
+    port = free_port()
+    listen = f'[[service.web.listen]]\naddress = "127.0.0.1:{port}"\n'
+    with Greeter() as greeter:
+        words = [VIRTUAL, "-" if nested else str(port), str(inner) if nested else "-"]
+        running = run.start(
+            f"{place.path}/web",
+            [sys.executable, "-c", SOCKETS, *words, str(run.report)],
+            f'track = "{track}"\n' + ("" if nested else listen),
+            f'[upstream.u]\naddresses = ["{VIRTUAL}:80"]\n'
+            f'endpoints = ["{address_of(greeter.listening)}"]\n',
+        )
+        cookies = run.cookies(running)
+        found = cgroups_of(cookies)
+        where = inner / "below" if nested else inner
+        expected = where.stat().st_ino
+        assert set(found) == set(cookies)
+        assert found == dict.fromkeys(found, expected)
+        assert len(found) == (3 if nested else 5)
+        running.signal(signal.SIGTERM)
+        if nested:  # what the program has made there is the program's to remove
+            (inner / "below").stat()
+        assert running.finish().code == 0
+    assert inner.exists() == nested
+
+
+def test_made_and_removed(run: Run, place: Place) -> None:
+    """What is missing of the path is made, and removed when the service is no more."""
+    running = run.start(f"{place.path}/a/b/web", ["sleep", "1000"])
+    inner = place.directory / "a" / "b" / "web"
+    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
+    assert [one for one in place.directory.iterdir() if one.is_dir()] == []
+
+
+def test_own_cgroup_is_the_base(run: Run, place: Place, processes: Processes) -> None:
+    """A path without a leading slash is below meshfd's own cgroup."""
+    file = run.directory / "web.toml"
+    file.write_text('[service.web]\ncgroup = "x/web"\ncommand = ["sleep", "1000"]\n')
+    script = f'echo $$ > {place.directory}/cgroup.procs; exec "$@"'
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.directory)}
+    running = processes.start(
+        ["sh", "-c", script, "sh", *COMMAND, "run", str(file)], env=environment
+    )
+    inner = place.directory / "x" / "web"
+    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
+    assert not inner.parent.exists()
+
+
+def test_what_was_there_stays(run: Run, place: Place) -> None:
+    """A cgroup that meshfd has not made is used, and left as it was."""
+    inner = place.directory / "there"
+    inner.mkdir()
+    running = run.start(f"{place.path}/there", ["sleep", "1000"])
+    wait_until(lambda: len(_processes_in(inner)) == 2, "agent and program")
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
+    assert _processes_in(inner) == []
+
+
+def test_after_a_crash(run: Run, place: Place) -> None:
+    """What a meshfd that was killed has left is used by the next, and removed."""
+    inner = place.directory / "web"
+    for stop in (signal.SIGKILL, signal.SIGTERM):
+        running = run.start(f"{place.path}/web", ["sleep", "1000"])
+        wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "the service")
+        running.signal(stop)
+        running.wait()
+        wait_until(lambda: not inner.exists() or _processes_in(inner) == [], "the service's end")
+    assert not inner.exists()
+
+
+def test_what_escapes_is_killed(run: Run, place: Place) -> None:
+    """A process that has left everything but the cgroup goes with it, even without an agent."""
+    running = run.start(
+        f"{place.path}/web", ["sh", "-c", "setsid sh -c 'sleep 1000 & exit' & exec sleep 1000"]
+    )
+    inner = place.directory / "web"
+    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 3, "the service")
+    agent = next(pid for pid in _processes_in(inner) if _name_of(pid) == "meshfd-agent")
+    os.kill(running.pid, signal.SIGSTOP)  # it must not see the agent's end before its own
+    os.kill(agent, signal.SIGKILL)
+    os.kill(running.pid, signal.SIGTERM)
+    os.kill(running.pid, signal.SIGCONT)
+    running.wait()
+    assert not inner.exists()
+
+
+def _processes_in(directory: Path) -> list[int]:
+    return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+
+
+def _name_of(pid: int) -> str:
+    return Path("/proc", str(pid), "comm").read_text().strip()
+
+
+# --- what cannot be used --------------------------------------------------------------------------
+
+
+def test_no_permission(run: Run, place: Place, processes: Processes) -> None:
+    """An ordinary user is told what is needed; nothing is started."""
+    os.chown(run.directory, NOBODY, NOBODY)
+    run.directory.chmod(0o755)
+    file = run.directory / "web.toml"
+    file.write_text(f'[service.web]\ncgroup = "{place.path}/web"\ncommand = ["sleep", "1000"]\n')
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.directory)}
+    done = processes.run(as_ordinary_user([*COMMAND, "run", str(file)]), env=environment, cwd="/")
+    assert done.code != 0
+    (line,) = done.err.splitlines()
+    assert f"service web: cgroup {place.directory / 'web'} cannot be used: Permission" in line
+    assert "Delegate=yes" in line
+
+
+def test_delegated(run: Run, place: Place, processes: Processes) -> None:
+    """An ordinary user's own, delegated cgroup serves: no privilege is needed below it."""
+    for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+        os.chown(place.directory / name, NOBODY, NOBODY)
+    os.chown(run.directory, NOBODY, NOBODY)
+    file = run.directory / "web.toml"
+    file.write_text('[service.web]\ncgroup = "web"\ncommand = ["sleep", "1000"]\n')
+    script = f'echo $$ > {place.directory}/cgroup.procs; exec "$@"'
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.directory)}
+    command = as_ordinary_user([*COMMAND, "run", str(file)])
+    running = processes.start(["sh", "-c", script, "sh", *command], env=environment, cwd="/")
+    inner = place.directory / "web"
+    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
+    assert not inner.exists()
+
+
+def test_in_use(run: Run, place: Place, processes: Processes, tmp_path: Path) -> None:
+    """Two meshfds cannot have the same cgroup; the second says so and starts nothing."""
+    inner = place.directory / "web"
+    running = run.start(f"{place.path}/web", ["sleep", "1000"])
+    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "the service")
+    other = tmp_path / "other"
+    other.mkdir()
+    second = Run(processes, other).start(f"{place.path}/web", ["sleep", "1000"]).finish()
+    assert second.code != 0
+    assert "processes of another meshfd are in it" in second.err
+    assert len(_processes_in(inner)) == 2
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
+    assert not inner.exists()
+
+
+def test_one_in_another(run: Run, place: Place) -> None:
+    """A cgroup within another service's own is refused, however it is written."""
+    own = find_own(Path("/proc/self/cgroup").read_text())
+    relative = os.path.relpath(place.path, own)
+    upper = f'[service.a]\ncgroup = "{relative}/x"\ncommand = ["sleep", "1000"]'
+    done = run.start(f"{place.path}/x/web", ["sleep", "1000"], upper=upper).finish()
+    assert done.code != 0
+    assert "service web: cgroup" in done.err
+    assert "is a's own" in done.err
+    assert [one for one in place.directory.iterdir() if one.is_dir()] == []
