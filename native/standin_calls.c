@@ -12,8 +12,9 @@
  * asked: a TCP socket is made for the one call, gets what the record holds, and the call is carried out on
  * that; what was set goes into the record. It was never connected, so what depends on that is put right
  * afterwards: TCP_INFO says ESTABLISHED, the MTU and the segment size are plausible ones.
- * That socket is the agent's, whose rights may be greater than the program's. So names that act on more than
- * the socket (netfilter's), that need a privilege, or that hold addresses of memory, are refused; make_harmless.
+ * Setting is done with the rights of the program (identity.c), which may be smaller than the agent's; and names that
+ * act on more than the socket (netfilter's), that need a privilege, or that hold addresses of memory, are refused;
+ * make_harmless.
  *
  * Addresses are truncated, and their lengths told, as the kernel does it (told.c).
  * Limits: OPTION_ROOM bytes of a value; MFD_STANDIN_OPTIONS_ROOM bytes of options are remembered.
@@ -239,6 +240,26 @@ static bool is_too_late(int level, int name)
                                      name == NAME_TCP_FASTOPEN_NO_COOKIE));
 }
 
+/* What every program may do, and does for each connection. */
+static bool is_for_everybody(int level, int name)
+{
+    return level == IPPROTO_TCP &&
+           (name == TCP_NODELAY || name == TCP_CORK || name == TCP_QUICKACK);
+}
+
+/* With the rights of the program. Return: 0 or -errno. */
+static int set_as_program(const struct mfd_notification *call, int fd, int level, int name,
+                          const void *value, socklen_t size)
+{
+    struct mfd_identity_change identity;
+    int error = mfd_identity_enter(call, &identity);
+
+    if (error == 0 && setsockopt(fd, level, name, value, size) < 0)
+        error = -errno;
+    mfd_identity_leave(&identity);
+    return error;
+}
+
 static int set_option(struct mfd_standin *standin, const struct mfd_notification *call)
 {
     const int level = (int)call->call.args[1];
@@ -257,8 +278,12 @@ static int set_option(struct mfd_standin *standin, const struct mfd_notification
     fd = open_like(standin);
     if (fd < 0)
         return -ENOBUFS;
-    if (setsockopt(fd, level, name, value, (socklen_t)size) < 0)
-        return -errno;
+    if (!is_for_everybody(level, name))
+        error = set_as_program(call, fd, level, name, value, (socklen_t)size);
+    else if (setsockopt(fd, level, name, value, (socklen_t)size) < 0)
+        error = -errno;
+    if (error < 0)
+        return error;
     if (is_too_late(level, name))
         return -EINVAL;
     remember(standin, level, name, value, (socklen_t)size);

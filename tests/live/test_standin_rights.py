@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, written
+from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, direct_way, written
 from tests.support.need import require_root, require_tool
 from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes
@@ -82,6 +82,28 @@ def test_who_it_was(meshfd: Meshfd, program: Programs, processes: Processes, whe
         done = processes.run(meshfd.exec("sh", "-c", script, options=way.options))
     assert done.lines == SERVED * 2
     assert [peer[1:] for peer in echo.peers] == [(7, 8), (0, 0)]
+
+
+CONGESTION = """\
+use Socket;
+socket(S, PF_INET, SOCK_STREAM, 0);
+connect(S, sockaddr_in($ARGV[1], inet_aton($ARGV[0]))) or die;
+for (@ARGV[2..$#ARGV]) { print "$_: ", (setsockopt(S, 6, 13, $_) ? 0 : $!+0), "\n" }
+"""
+
+
+def test_option_that_needs_a_right(meshfd: Meshfd, processes: Processes, where: Path) -> None:
+    """A congestion control that is for the privileged alone can be chosen by nobody else."""
+    names = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    drop = [require_tool("setpriv"), *DROPPED, "--clear-groups", require_tool("perl"), "-e"]
+    way = way_to(where)
+    with Echo() as tcp, Echo(str(where)):
+        to = direct_way(tcp.listening)
+        bare = processes.run([*drop, CONGESTION, *to.words, *names, "none"])
+        command = [*drop, CONGESTION, *way.words, *names, "none"]
+        under = processes.run(meshfd.exec(*command, options=way.options))
+    assert bare.lines[-1] == "none: 2", bare.err
+    assert under.lines == bare.lines, under.err
 
 
 def test_agent_is_itself_again(
