@@ -602,6 +602,7 @@ bool mfd_standin_connect(struct mfd_agent *agent, const struct mfd_notification 
 bool mfd_standin_name(struct mfd_agent *agent, const struct mfd_notification *call, bool peer);
 void mfd_standin_option_handle(struct mfd_agent *agent, const struct mfd_notification *call,
                                bool set);
+int mfd_standin_open_like(const struct mfd_standin *standin, int *ret_fd);
 void mfd_standin_options_read(struct mfd_standin *standin, int tcp_fd);
 
 /* --- queue.c: connect() waits for room in the queue of a unix socket ------------------------------- */

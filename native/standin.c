@@ -18,14 +18,14 @@
  * program is at that moment (identity.c), which is what the server sees by SO_PEERCRED; but the pid there is
  * the agent's. Paths are the agent's, not those of a program that has changed its root.
  *
- * Looking for dups means looking at every fd, which takes milliseconds where there are thousands. So the call's
+ * Looking for dups, and for threads that wait, takes milliseconds where there are thousands. So the call's
  * own number is replaced first, and our duplicate closed: if nobody has the TCP socket then (watch.c), there are
  * none.
  *
  * The program is not told, and cannot be, where it differs: a process that shares the TCP socket since a fork
- * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed WATCH_NS later (watch.c). Whether a
- * thread waits for the TCP socket in the kernel is looked at before (waiters.c): then nothing is replaced, and
- * connect() fails with ECONNREFUSED.
+ * keeps it; so does a message in flight (SCM_RIGHTS). That is noticed WATCH_NS later (watch.c). Nor would a
+ * thread wake that waits for the TCP socket in the kernel: it holds that, and so it is looked for (waiters.c) where
+ * somebody does; then the number has a TCP socket again, and connect() fails with ECONNREFUSED.
  *
  * Races: each number is looked at right before it is replaced; another thread that closes it, and opens
  * something else there, in the microsecond in between, loses that.
@@ -261,25 +261,47 @@ static int replace(const struct mfd_notification *call, const struct numbers *nu
     return 0;
 }
 
-/* The call's own number has fd now, and we have let go of the TCP socket: if nobody has it, there is nothing to look
- * for. Else some number may, where nobody must be waiting for it.
- * Return: 0; -EBUSY: somebody is, and the call's own number is as before; -ENOENT: the target is gone. */
-static int replace_others(const struct mfd_notification *call, struct numbers *numbers,
-                          const struct mfd_watch *watch, int fd)
+/* The call's own number gets the TCP socket back that another number has. Where none has, only a thread that waits
+ * knows it; then it is a new one that is like it but for being bound. */
+static int put_back(struct mfd_agent *agent, const struct mfd_notification *call,
+                    const struct numbers *numbers, const struct mfd_standin *record, int fd)
 {
-    MFD_RELEASE int old_fd = -1;
+    MFD_RELEASE int tcp_fd = -1;
+    int error;
+
+    if (numbers->n > 1) {
+        error = mfd_target_open_fd(call->pid, numbers->fds[1], &tcp_fd);
+    } else {
+        error = mfd_standin_open_like(record, &tcp_fd);
+        if (error == 0) {
+            carry_flags(fd, tcp_fd);
+            mfd_options_carry_standin(fd, tcp_fd);
+        }
+    }
+    if (error == 0)
+        error = mfd_replace_fd(call, tcp_fd, numbers->fds[0], numbers->cloexec[0]);
+    if (error >= 0 && numbers->n == 1)
+        mfd_parked_replace(agent, record->told_cookie, tcp_fd);
+    return error < 0 ? error : 0;
+}
+
+/* The call's own number has fd now, and we have let go of the TCP socket: if nobody has it, there is nothing to look
+ * for. Else some number may, or a thread that waits for it.
+ * Return: 0; -EBUSY: a thread does, and no number has fd; -ENOENT: the target is gone; -errno. */
+static int replace_others(struct mfd_agent *agent, const struct mfd_notification *call,
+                          struct numbers *numbers, const struct mfd_watch *watch,
+                          const struct mfd_standin *record, int fd)
+{
+    int error;
 
     if (!mfd_watch_is_open(watch))
         return 0;
     if (numbers->n == 1)
         find_others(call, watch, numbers);
-    if (numbers->n == 1 || !mfd_waiters_exist(call->pid, &numbers->fds[1], numbers->n - 1))
+    if (!mfd_waiters_exist(call->pid, numbers->fds, numbers->n))
         return replace(call, numbers, 1, watch, fd);
-    if (mfd_target_open_fd(call->pid, numbers->fds[1], &old_fd) < 0 ||
-        !mfd_watch_is_at(watch, getpid(), old_fd) ||
-        mfd_replace_fd(call, old_fd, numbers->fds[0], numbers->cloexec[0]) < 0)
-        return -ENOENT;
-    return -EBUSY;
+    error = put_back(agent, call, numbers, record, fd);
+    return error < 0 ? error : -EBUSY;
 }
 
 /* --- did anybody else have it? ---------------------------------------------------------------------------- */
@@ -333,8 +355,9 @@ static int refuse(struct mfd_agent *agent, const struct mfd_attempt *attempt,
 }
 
 /* What is told of the stand-in, and the flags and options that it has. */
-static void make_alike(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
-                       int fd, bool blocking)
+static const struct mfd_standin *make_alike(struct mfd_agent *agent,
+                                            const struct mfd_attempt *attempt, int tcp_fd, int fd,
+                                            bool blocking)
 {
     struct mfd_standin *record = new_record(&agent->standins, mfd_socket_cookie(fd));
 
@@ -342,6 +365,7 @@ static void make_alike(struct mfd_agent *agent, const struct mfd_attempt *attemp
     mfd_options_carry_standin(tcp_fd, fd);
     fill_record(record, attempt, tcp_fd);
     record->untold = !blocking;
+    return record;
 }
 
 /* Where the program has registered it, which is looked for if it may be anywhere. Return: 0 or -errno. */
@@ -362,14 +386,13 @@ static int put_in_place(struct mfd_agent *agent, const struct mfd_attempt *attem
 {
     const struct mfd_notification *call = &attempt->call;
     struct mfd_registrations *registrations = NULL;
+    const struct mfd_standin *record = NULL;
     struct numbers numbers = {.n = 0};
     int error;
 
     add_number(&numbers, call->pid, (int)call->call.args[0]);
     if (numbers.n == 0)
         return mfd_notify_is_alive(call) ? -EBADF : -ENOENT;
-    if (mfd_waiters_exist(call->pid, numbers.fds, numbers.n))
-        return -EBUSY;
     error = find_registrations(agent, call, *tcp_fd, watch, &numbers, &registrations);
     if (error == 0 && !mfd_notify_is_alive(call))
         error = -ENOENT;
@@ -377,12 +400,12 @@ static int put_in_place(struct mfd_agent *agent, const struct mfd_attempt *attem
         const struct numbers own = {
             .fds = {numbers.fds[0]}, .cloexec = {numbers.cloexec[0]}, .n = 1};
 
-        make_alike(agent, attempt, *tcp_fd, fd, blocking);
+        record = make_alike(agent, attempt, *tcp_fd, fd, blocking);
         error = replace(call, &own, 0, watch, fd);
     }
     mfd_release_at(tcp_fd);
     if (error == 0)
-        error = replace_others(call, &numbers, watch, fd);
+        error = replace_others(agent, call, &numbers, watch, record, fd);
     if (error < 0) {
         (void)mfd_epoll_restore(registrations, -1);
         return error;

@@ -197,6 +197,18 @@ static int open_like(const struct mfd_standin *standin)
     return fd;
 }
 
+/* mfd_standin_open_like - a TCP socket on which IP's and TCP's options are as the program has set them
+ * Return: 0 or -errno. */
+int mfd_standin_open_like(const struct mfd_standin *standin, int *ret_fd)
+{
+    int fd = open_like(standin);
+
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
+    return 0;
+}
+
 /* Return: 0, or the -errno that a program without privileges gets. @name: one that is not for our rights becomes
  * one that the kernel does not know */
 static int make_harmless(int level, int *name, bool set)

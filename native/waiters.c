@@ -2,8 +2,8 @@
  *
  * Theory of operation: a thread that sleeps in poll(2), select(2), read(2) and the like holds the open file,
  * not the fd: if another file is put at the number, it goes on waiting for the old one, which will never
- * wake it. Before a socket is replaced, the program's other threads are looked at: /proc/PID/task/TID/syscall
- * tells the call that a thread sleeps in, and its arguments.
+ * wake it. So where somebody has the file still that was replaced, the program's other threads are looked at:
+ * /proc/PID/task/TID/syscall tells the call that a thread sleeps in, and its arguments.
  *
  * On the sockets that meshfd replaces, which were never connected, such calls return at once (ENOTCONN,
  * POLLHUP), so only a select() that asks for exceptional conditions alone can really wait. All the same the
