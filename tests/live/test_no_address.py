@@ -22,11 +22,12 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("variant", ["", "i386"])
-@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("variant", "kind"), [*(("", kind) for kind in KINDS), ("i386", KINDS[0])], ids=str
+)
 def test_no_address(
-    kind: tuple[str, ...],
     variant: str,
+    kind: tuple[str, ...],
     meshfd: Meshfd,
     program: Programs,
     processes: Processes,
