@@ -16,12 +16,12 @@ bool mfd_candidates_is_refusal(int error)
     return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH;
 }
 
+/* Of UDP the kernel says so, having given it a port. */
 static bool is_v6only(const struct mfd_socket *socket)
 {
     int v6only = 0;
 
-    return socket->domain == AF_INET6 &&
-           socket->protocol != IPPROTO_UDP && /* there the kernel says so, having given it a port */
+    return socket->domain == AF_INET6 && socket->protocol != IPPROTO_UDP &&
            mfd_socket_option(socket->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only) == 0 && v6only != 0;
 }
 
@@ -55,6 +55,25 @@ static void try_internet(const struct mfd_socket *socket, const union mfd_sockad
         outcome->error = settle(socket, outcome->error);
 }
 
+/* Can this socket have an endpoint of that family? A V6ONLY one reaches no IPv4 address, whatever serves it. */
+static bool is_within_reach(const struct mfd_socket *socket, const struct mfd_address *asked,
+                            const struct mfd_address *address)
+{
+    int family = address->family == AF_UNIX ? asked->family : address->family;
+
+    return family != AF_INET || !is_v6only(socket);
+}
+
+/* An endpoint is written in the form of what was asked: IPv6 sockets of UDP take IPv4 addresses as such, too, and
+ * one that is V6ONLY has another errno for those. */
+static int format(const struct mfd_attempt *attempt, const struct mfd_socket *socket,
+                  const struct mfd_address *address, union mfd_sockaddr *ret, socklen_t *ret_length)
+{
+    int family = address->family == AF_INET ? attempt->sockaddr.any.sa_family : socket->domain;
+
+    return mfd_address_format(address, family, ret, ret_length);
+}
+
 /* mfd_candidates_try - connect the socket, or one that is to take its place; call with its mode entered */
 struct mfd_outcome mfd_candidates_try(const struct mfd_agent *agent,
                                       const struct mfd_attempt *attempt,
@@ -71,8 +90,8 @@ struct mfd_outcome mfd_candidates_try(const struct mfd_agent *agent,
         union mfd_sockaddr sockaddr;
         socklen_t length;
 
-        if (!is_unix && (mfd_address_format(address, socket->domain, &sockaddr, &length) < 0 ||
-                         (address->family == AF_INET && is_v6only(socket))))
+        if (!is_within_reach(socket, &attempt->asked, address) ||
+            (!is_unix && format(attempt, socket, address, &sockaddr, &length) < 0))
             continue;
         outcome.attempts++;
         outcome.used = (int)i;

@@ -171,7 +171,7 @@ static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, 
         as_asked(agent, attempt, socket);
         return false;
     }
-    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_over(socket->fd)) {
+    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_closed(socket->fd)) {
         as_asked(agent, attempt, socket); /* a send that found a connection, or an attempt */
         return false;
     }

@@ -24,6 +24,7 @@
  * writes then, in a strict service also while a socket that is connected is connected again, can hear EAGAIN.
  * Source: connect(2), socket(7) SO_SNDTIMEO, net/ipv4/tcp_ipv4.c (tcp_v4_connect). */
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -67,14 +68,14 @@ int mfd_inplace_ask(int fd, int domain)
     return connect(fd, (const struct sockaddr *)&other, sizeof(other)) < 0 ? errno : 0;
 }
 
-/* mfd_inplace_is_over - does nothing go on with this TCP socket? It is not asked, and stays as it is. poll(2)
- * says POLLHUP of an unconnected one, whether it has an error to tell or not, and of one that is shut down;
- * nothing of one that is connecting, POLLOUT of a connected one (net/ipv4/tcp.c, tcp_poll). */
-bool mfd_inplace_is_over(int fd)
+/* mfd_inplace_is_closed - is this TCP socket unconnected, whether it has an error to tell or not? It is not asked,
+ * and stays as it is. poll(2) does not tell it from one that is connected and shut down. */
+bool mfd_inplace_is_closed(int fd)
 {
-    struct pollfd polled = {.fd = fd};
+    uint8_t state = 0; /* the first byte of struct tcp_info */
+    socklen_t size = sizeof(state);
 
-    return poll(&polled, 1, 0) == 1 && (polled.revents & POLLHUP) != 0;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
 }
 
 /* mfd_inplace_is_used - is this TCP socket connected, connecting, or listening? Then another connect() does not

@@ -230,7 +230,7 @@ struct mfd_mode mfd_mode_none(int fd);
 bool mfd_mode_leave(const struct mfd_mode *mode);
 int mfd_inplace_ask(int fd, int domain);
 bool mfd_inplace_has_error(int fd);
-bool mfd_inplace_is_over(int fd);
+bool mfd_inplace_is_closed(int fd);
 bool mfd_inplace_is_used(int fd);
 void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
                         bool blocking, int error, bool first);

@@ -69,28 +69,28 @@ static void each_state_has_its_answer(const struct kind *kind)
 
     (void)close(dead);
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), EAFNOSUPPORT);
-    CHECK(mfd_inplace_is_over(first));
+    CHECK(mfd_inplace_is_closed(first));
     CHECK(!mfd_inplace_is_used(first));
     CHECK_EQ(connect_to(kind, first, dead_port), EINPROGRESS);
     wait_for(first, POLLOUT);
     CHECK(mfd_inplace_has_error(first));
     CHECK(!mfd_inplace_is_used(first));
-    CHECK(mfd_inplace_is_over(first));
+    CHECK(mfd_inplace_is_closed(first));
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), ECONNREFUSED);
-    CHECK(mfd_inplace_is_over(first));
+    CHECK(mfd_inplace_is_closed(first));
     CHECK(!mfd_inplace_is_used(first));
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), EAFNOSUPPORT);
 
     CHECK_EQ(connect_to(kind, first, port), EINPROGRESS);
     wait_for(first, POLLOUT);
-    CHECK(!mfd_inplace_is_over(first));
+    CHECK(!mfd_inplace_is_closed(first));
     CHECK(mfd_inplace_is_used(first));
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), 0);
     CHECK(mfd_inplace_is_used(first));
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), EISCONN);
 
     CHECK_EQ(connect_to(kind, waiting, port), EINPROGRESS); /* the queue is full */
-    CHECK(!mfd_inplace_is_over(waiting));
+    CHECK(!mfd_inplace_is_closed(waiting));
     CHECK(mfd_inplace_is_used(waiting));
     CHECK_EQ(mfd_inplace_ask(waiting, kind->domain), EALREADY);
     CHECK_EQ(connect(waiting, &nobody, sizeof(nobody)), 0);

@@ -49,12 +49,13 @@ EVENT_OF_UNCONNECTED = re.compile(r" (?:\d:\S*hup\S*|100:\S+)(?: gone)?")
 STATE = re.compile(
     r"^(\d+ state \d:|end of \d:) (established|half closed by peer|half closed|closing)"
 )
-BIND = re.compile(r"^(\d+ bind .*?:) EADDRNOTAVAIL")
+MADE_UP = re.compile(r":slot\d\b")  # a port may also be that of another socket
+BIND = re.compile(r"^(\d+ bind .*?:) (EADDRNOTAVAIL|EAFNOSUPPORT)")
 SOURCE = re.compile(r" from (?:length \d+ )?(?:family 1 length \d+|short|too much)")
 
 
 def _of_standin(line: str) -> str:
-    line = BIND.sub(r"\1 EINVAL", line)
+    line = MADE_UP.sub(":slot", BIND.sub(r"\1 EINVAL", line))
     return SOURCE.sub("", STATE.sub(r"\1 connected", line))
 
 
@@ -89,8 +90,8 @@ OMISSIONS: tuple[Omission, ...] = (
         frozenset({"ask"}),
     ),
     Omission(
-        "Limits, Connections: a route that denies does so whatever device a socket is bound to",
-        re.compile(r"^set \d device lo$"),
+        "Limits, Connections: a route that denies does so whatever way the socket would have gone",
+        re.compile(r"^set \d (device lo|dontroute 1)$"),
         frozenset({"deny"}),
     ),
     Omission(
@@ -110,10 +111,15 @@ OMISSIONS: tuple[Omission, ...] = (
         frozenset({"standin"}),
     ),
     Omission(
+        "Limits, Unix sockets: bound to an address of one family, they reach the other",
+        re.compile(r"^bind \d (::ffff:|::1$)|\bmapped:(refuse4|reset4|hole4|netunreach|udp-\w+)"),
+        frozenset({"standin"}),
+    ),
+    Omission(
         "Limits, Unix sockets: options, SIGIO, AF_UNSPEC; MPTCP has no stand-ins",
         re.compile(
-            r"^(set \d (reuseport|zerocopy|transparent|passcred|rcvlowat|timestamp)"
-            r"|get \d (maxseg|rcvbuf|sndbuf)|owner|unconnect|socket .* 262)\b"
+            r"^(set \d (reuseport|zerocopy|transparent|passcred|rcvlowat|timestamp|addrform)"
+            r"|get \d (maxseg|rcvbuf|sndbuf|passcred)|owner|unconnect|socket .* 262)\b"
         ),
         frozenset({"standin"}),
     ),

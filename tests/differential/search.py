@@ -15,7 +15,8 @@ from tests.differential.runs import Difference, Mode, Runs, Transcripts
 from tests.differential.stage import Stage
 from tests.support.programs import Programs
 
-N_WORKERS = 4  # sequences wait now and then, so more than there are processors
+WORKERS_MAX = 4  # sequences wait now and then, so more than there are processors
+SEEDS_A_WORKER = 40  # with fewer, starting it costs more than its share
 SHRUNK_MAX = 3  # differences of one mode that are shrunk; the others are told as they are
 
 
@@ -45,16 +46,17 @@ class Search:
 
     def __init__(self, programs: Programs, seeds: Sequence[int]) -> None:
         """Draw the sequences of these seeds, and open a stage for each worker."""
+        n_workers = min(WORKERS_MAX, 1 + len(seeds) // SEEDS_A_WORKER)
         self._stack = ExitStack()
         self._shares = [
             _Share(
                 Runs(programs, self._stack.enter_context(Stage())),
-                seeds[number::N_WORKERS],
+                seeds[number::n_workers],
                 {},
             )
-            for number in range(N_WORKERS)
+            for number in range(n_workers)
         ]
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(N_WORKERS))
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(n_workers))
 
     def __enter__(self) -> Self:
         return self

@@ -68,9 +68,13 @@ class Picture:
 
     def kind(self, slot: int) -> str:
         """Return the kind of what is in a slot, or now and then another."""
-        if self.random.random() < STRANGE_TARGETS:
+        if not self.is_mptcp(slot) and self.random.random() < STRANGE_TARGETS:
             return self.random.choice(list(TARGETS))
         return self.kinds.get(slot, ANY_KIND)
+
+    def is_mptcp(self, slot: int) -> bool:
+        """Whether the slot holds a socket of MPTCP."""
+        return self.kinds.get(slot, ANY_KIND).endswith("mptcp")
 
     def fill(self, slot: int, kind: str) -> None:
         """Note that something is there, last."""
@@ -92,7 +96,7 @@ def _socket(picture: Picture) -> str:
     empty = [slot for slot in picture.slots if slot not in picture.kinds]
     slot = picture.random.choice(empty) if empty else picture.any_slot()
     if KINDS[kind] > 1:
-        picture.fill(slot, kind.rpartition(" ")[0])
+        picture.fill(slot, kind.replace("stream 262", "mptcp 0").rpartition(" ")[0])
     return f"socket {slot} {kind}{_flags(picture.random)}"
 
 
@@ -174,7 +178,8 @@ def _close(picture: Picture) -> str:
 
 
 def _shutdown(picture: Picture) -> str:
-    return f"shutdown {picture.slot()} {picture.random.choice('01223')}"
+    slot = picture.slot()
+    return f"shutdown {slot} {picture.random.choice('3' if picture.is_mptcp(slot) else '01223')}"
 
 
 def _status(picture: Picture) -> str:

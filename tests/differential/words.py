@@ -78,12 +78,17 @@ TARGETS_UDP_6: Mapping[str, int] = {
     "mapped:netunreach": 1,
     "own": 8,
 }
+# What MPTCP is told of an end comes by a worker, sooner or later: so nobody ends these connections.
+TARGETS_MPTCP_4: Mapping[str, int] = {"echo4": 30, "refuse4": 10, "hole4": 6, "hostunreach": 2}
+TARGETS_MPTCP_6: Mapping[str, int] = {"echo6": 20, "mapped:echo4": 10, "refuse6": 10, "hole6": 6}
 TARGETS: Mapping[str, Mapping[str, int]] = {
     "inet stream": TARGETS_4,
     "inet6 stream": TARGETS_6,
     "inet dgram": TARGETS_UDP_4,
     "inet6 dgram": TARGETS_UDP_6,
     "unix stream": TARGETS_UNIX,
+    "inet mptcp": TARGETS_MPTCP_4,
+    "inet6 mptcp": TARGETS_MPTCP_6,
 }
 MISTAKES = (
     *("0", "1", "2", "8", "15", "16", "24", "27", "28", "64", "110", "128", "129", "4096", "-1"),
@@ -100,6 +105,8 @@ HOSTS: Mapping[str, tuple[str, ...]] = {
     "inet dgram": HOSTS_UDP_4,
     "inet6 dgram": HOSTS_UDP_6,
     "unix stream": HOSTS_UNIX,
+    "inet mptcp": HOSTS_4,
+    "inet6 mptcp": HOSTS_6,
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "reuseaddr": ("0", "1"),
@@ -125,7 +132,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "keepintvl": ("30", "0"),
     "keepcnt": ("3", "0", "200"),
     "syncnt": ("3", "0", "200"),
-    "linger2": ("10", "-1", "0"),
+    "linger2": ("10", "0"),  # a negative one resets or not, as the last acknowledgement comes
     "maxseg": ("536", "1400", "1"),
     "usertimeout": ("10000", "0", "-1"),
     "notsentlowat": ("16384", "0"),

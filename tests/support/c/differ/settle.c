@@ -4,15 +4,20 @@
  * receiving socket is locked, or an acknowledgement is delayed (at most 200 ms). So a socket that is on
  * its way to another state gets there soon, and its state tells (TCP_INFO, tcp(7)). Two kinds stay on
  * their way: one whose attempt nobody answers (a note says so, or it is noted after UNANSWERED), and one
- * that Fast Open has put off.
+ * that Fast Open has put off. What is behind a socket of MPTCP is told by TCP_INFO, and it follows.
  * Source: include/net/tcp_states.h; net/ipv4/tcp.c, tcp_get_info. */
 #include "differ.h"
 
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
 
 #ifndef SO_COOKIE
 #define SO_COOKIE 57
@@ -113,11 +118,29 @@ const char *tcp_state_name(int state)
     }
 }
 
+/* What MPTCP's first connection has come to, the socket comes to a moment later, by a worker. */
+static bool is_behind(int fd, const struct tcp_view *view)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof(peer);
+    struct pollfd polled = {.fd = fd, .events = POLLRDHUP};
+    int protocol = 0;
+    socklen_t size = sizeof(protocol);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0 || protocol != IPPROTO_MPTCP)
+        return false;
+    if (view->state == CLOSE_WAIT)
+        return poll(&polled, 1, 0) == 0;
+    return view->state == CLOSE && getpeername(fd, (struct sockaddr *)&peer, &length) == 0;
+}
+
 static bool is_on_its_way(int fd, int pauses)
 {
     struct tcp_view view = tcp_view_of(fd);
     struct note *note;
 
+    if (pauses < UNANSWERED && is_behind(fd, &view))
+        return true;
     switch (view.state) {
     case SYN_SENT:
         note = note_of(fd);
