@@ -119,7 +119,7 @@ OMISSIONS: tuple[Omission, ...] = (
         "Limits, Unix sockets: options, SIGIO, AF_UNSPEC; MPTCP has no stand-ins",
         re.compile(
             r"^(set \d (reuseport|zerocopy|transparent|passcred|rcvlowat|timestamp|addrform)"
-            r"|get \d (maxseg|rcvbuf|sndbuf|passcred)|owner|unconnect|socket .* 262)\b"
+            r"|get \d (maxseg|rcvbuf|sndbuf|passcred|addrform)|owner|unconnect|socket .* 262)\b"
         ),
         frozenset({"standin"}),
     ),

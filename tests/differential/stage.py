@@ -29,7 +29,9 @@ FIRST_UNREACHABLE_PORT = 9001
 NO_FD = -1
 UDP_PREFIX = "udp-"  # of names; differ.h
 UNIX_PREFIX = "unix-"  # of names; server.c
-TWINS = ("unix-echo4", "unix-greet4", "unix-echo6")  # they serve as the one without the prefix
+TWINS_4 = ("unix-echo4", "unix-greet4")  # they serve as the one without the prefix
+# Elsewhere than in root's private network, IPv6 may lead to the virtual address from one of ours.
+TWINS = (*TWINS_4, "unix-echo6")
 # Where daemons bind, and meshfd listens for them.
 DAEMONS = {
     "daemon4": "127.0.0.1",
@@ -108,7 +110,8 @@ class Stage:
             self._refuse_datagrams("udp-refuse6", socket.AF_INET6)
         if os.geteuid() == 0:
             self._unreachable()
-        self._unix = [self._listen_unix(name) for name in ("unix", *TWINS)]
+        twins = TWINS if os.geteuid() == 0 else TWINS_4
+        self._unix = [self._listen_unix(name) for name in ("unix", *twins)]
         self.spare_port = free_port()  # nobody's: meshfd may listen there
         for name, host in DAEMONS.items():
             self._daemon(name, host)

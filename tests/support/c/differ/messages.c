@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <linux/errqueue.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,10 +56,24 @@ static int flags_of(char **words, int from, int n_words)
 
 /* --- sending ------------------------------------------------------------------------------------------------ */
 
+/* After TCP_FASTOPEN_CONNECT and a failure MSG_FASTOPEN differs (README, limits). */
+static bool is_fast_twice(int fd, int flags)
+{
+    int fast = 0;
+    socklen_t size = sizeof(fast);
+
+    return (flags & MSG_FASTOPEN) != 0 &&
+           getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &fast, &size) == 0 && fast != 0;
+}
+
 /* Return: whether it may be sent; "-" is no address. */
-static bool address_for(int fd, const char *word, struct target *ret)
+static bool address_for(int fd, const char *word, int flags, struct target *ret)
 {
     memset(ret, 0, sizeof(*ret));
+    if (is_fast_twice(fd, flags)) {
+        tell(" fast already");
+        return false;
+    }
     if (is_foreign(fd)) {
         tell(" from a foreign address");
         return false;
@@ -78,7 +93,7 @@ static void do_sendto(char **words, int n_words)
     struct target target;
 
     fill(data, n);
-    if (!address_for(fd, words[3], &target))
+    if (!address_for(fd, words[3], flags, &target))
         return;
     if ((flags & MSG_FASTOPEN) != 0)
         note_attempt(fd, target.hole);
@@ -97,7 +112,7 @@ static void do_missendto(char **words, int n_words)
 
     (void)n_words;
     fill(data, n);
-    if (!address_for(fd, words[3], &target))
+    if (!address_for(fd, words[3], 0, &target))
         return;
     address = mistake(&target, words[4]);
     tell_result((int)sendto(fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)address,
@@ -147,15 +162,16 @@ static void do_sendmsg(char **words, int n_words)
     struct letter letter = {0};
     struct msghdr message;
     int fd = slot_fd(words[1]);
+    int flags = flags_of(words, 4, n_words);
 
-    if (!address_for(fd, words[3], &letter.target))
+    if (!address_for(fd, words[3], flags, &letter.target))
         return;
     write_letter(&letter, count_of(words[2]), &message);
     if (n_words > 4 && (strcmp(words[4], "tos") == 0 || strcmp(words[4], "ttl") == 0)) {
         message.msg_control = letter.control;
         message.msg_controllen = write_control(letter.control, fd, words[4][1] == 't');
     }
-    tell_result((int)sendmsg(fd, &message, flags_of(words, 4, n_words)));
+    tell_result((int)sendmsg(fd, &message, flags));
 }
 
 static void do_sendmmsg(char **words, int n_words)
@@ -167,7 +183,7 @@ static void do_sendmmsg(char **words, int n_words)
     int sent;
 
     for (int i = 3; i < n_words && n < MESSAGES_MAX; i++, n++) {
-        if (!address_for(fd, words[i], &letters[n].target))
+        if (!address_for(fd, words[i], 0, &letters[n].target))
             return;
         write_letter(&letters[n], count_of(words[2]), &messages[n].msg_hdr);
     }
