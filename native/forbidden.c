@@ -181,9 +181,13 @@ static void begin_some(struct mfd_agent *agent)
     for (unsigned i = 0; i < MFD_RESTRICTS_MAX && forbidden->n_probing < PROBES_MAX; i++) {
         struct mfd_restrict *one = &forbidden->calls[i];
 
-        if (!one->used || one->pidfd >= 0 || begin(forbidden, i) == 0)
+        if (!one->used || one->pidfd >= 0)
             continue;
-        forbid_all(forbidden);
+        if (mfd_notify_is_alive(&one->call)) {
+            if (begin(forbidden, i) == 0)
+                continue;
+            forbid_all(forbidden);
+        }
         finish(agent, one);
     }
 }

@@ -138,7 +138,7 @@ struct mfd_wait {
     struct mfd_notification call;
     mfd_wait_try *proceed; /* NULL: a free slot */
     uint32_t events;
-    unsigned next_free;
+    int next_free; /* from the slot after it on: 0, as in memory that was never touched, is that one */
     int fd;
     int pidfd;
     pid_t process;

@@ -60,17 +60,12 @@ static unsigned room_for(rlim_t n_fds)
 int mfd_waits_open(struct mfd_waits *waits)
 {
     struct rlimit nofile;
-    unsigned room;
 
     if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
         return -errno;
-    room = room_for(nofile.rlim_cur);
-    waits->room = room;
+    waits->room = room_for(nofile.rlim_cur);
     waits->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     waits->next_ns = UINT64_MAX;
-    waits->first_free = room == 0 ? MFD_WAITS_MAX : 0;
-    for (unsigned i = 0; i < room; i++)
-        waits->slots[i].next_free = i + 1 < room ? i + 1 : MFD_WAITS_MAX;
     return waits->epoll_fd < 0 ? -errno : 0;
 }
 
@@ -84,14 +79,16 @@ static void watch_no_more(struct mfd_waits *waits, int fd)
 static int take_out(struct mfd_agent *agent, struct mfd_wait *wait)
 {
     struct mfd_waits *waits = &agent->waits;
+    unsigned index;
 
     /* the open file lives on in the target, and would stay registered */
     watch_no_more(waits, wait->fd);
     watch_no_more(waits, wait->pidfd);
     mfd_close_at(&wait->pidfd);
     wait->proceed = NULL;
-    wait->next_free = waits->first_free;
-    waits->first_free = (unsigned)(wait - waits->slots);
+    index = (unsigned)(wait - waits->slots);
+    wait->next_free = (int)waits->first_free - (int)(index + 1);
+    waits->first_free = index;
     waits->n--;
     agent->stats->waits = waits->n;
     return mfd_take_fd(&wait->fd);
@@ -135,12 +132,12 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
 {
     struct mfd_waits *waits = &agent->waits;
     unsigned index = waits->first_free;
-    struct mfd_wait *wait = &waits->slots[index];
+    struct mfd_wait *wait = &waits->slots[index < MFD_WAITS_MAX ? index : 0];
     const pid_t process = mfd_target_process(call->pid);
     MFD_CLOSE int pidfd = -1;
     int error;
 
-    if (index == MFD_WAITS_MAX || has_its_share(waits, process))
+    if (index >= waits->room || has_its_share(waits, process))
         return -EAGAIN;
     error = mfd_target_pidfd(call->pid, &pidfd);
     if (error == 0)
@@ -149,7 +146,7 @@ static int put(struct mfd_agent *agent, const struct mfd_notification *call, int
         error = watch(waits, fd, plan->events | EPOLLET, index, FOR_SOCKET);
     if (error < 0)
         return error;
-    waits->first_free = wait->next_free;
+    waits->first_free = (unsigned)((int)index + 1 + wait->next_free);
     *wait = (struct mfd_wait){
         .call = *call,
         .proceed = plan->proceed,

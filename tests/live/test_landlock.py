@@ -165,24 +165,30 @@ def test_errors(
     assert under.lines == said
 
 
-@pytest.mark.parametrize(
-    ("mode", "kind"), [("crowd", ()), ("crowd", ("--strict",)), ("flood", ())], ids=str
-)
+@pytest.mark.parametrize("kind", STRICT, ids=" ".join)
 def test_many_at_once(
-    mode: str,
     kind: tuple[str, ...],
     meshfd: Meshfd,
     program: Programs,
     processes: Processes,
     greeter: Greeter,
 ) -> None:
-    """Many that confine themselves at once are all confined, or told that they are not."""
+    """Many that confine themselves at once are all confined."""
     way = meshfd.way(greeter.listening)
-    done = run(processes, meshfd.exec(*words_of(program, mode, way), options=way.options + kind))
+    command = words_of(program, "crowd", way)
+    done = run(processes, meshfd.exec(*command, options=way.options + kind))
     (line,) = done.lines
     found, _, wanted = line.removeprefix("as it should be: ").partition(" of ")
     assert found == wanted, done.err
     assert greeter.n_greeted == 0
+
+
+def test_flood(meshfd: Meshfd, program: Programs, processes: Processes, greeter: Greeter) -> None:
+    """More than the agent can look into at once are told ENOMEM; others are served meanwhile."""
+    meshfd.need()
+    way = meshfd.way(greeter.listening)
+    done = run(processes, meshfd.exec(*words_of(program, "flood", way), options=way.options))
+    assert done.lines == ["told ENOMEM: 1", "connect: 0", "connected: yes"], done.err
 
 
 def test_nothing_is_left(meshfd: Meshfd, program: Programs, processes: Processes) -> None:

@@ -9,7 +9,7 @@
  *   errors        what landlock_restrict_self() says of nonsense
  *   crowd         40 processes at once, each confined before it connects; prints how many were refused
  *   victims       the same, each killed in the middle; prints nothing of them
- *   flood         300 processes at once; prints whether each could confine itself or was told ENOMEM
+ *   flood         300 processes at once, until one is told ENOMEM; then it connects
  *
  * "no landlock" where the kernel has none for TCP. */
 #include <signal.h>
@@ -118,28 +118,32 @@ static void errors(void)
         say((int)syscall(RESTRICT_SELF, ruleset, 0), "layer");
 }
 
-/* Children that all begin when the last is there. Return: what a child does when it is its turn. */
-static void run_children(int n, void (*act)(const struct address *), const struct address *address,
-                         int killed)
+static void be_refused(const struct address *address)
 {
-    pid_t pids[N_FLOOD];
+    confine(0, NET_CONNECT_TCP, nothing);
+    _exit(dial(tcp_socket(address, 0), address) < 0 && errno == EACCES ? 0 : 1);
+}
+
+/* Children that all begin when the last is there. */
+static void run_crowd(const struct address *address, int killed)
+{
+    pid_t pids[N_CROWD];
     int n_refused = 0;
     int gate[2];
 
     sure("pipe", pipe(gate));
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < N_CROWD; i++) {
         pids[i] = sure("fork", fork());
         if (pids[i] == 0) {
             char byte;
 
             close(gate[1]);
             sure("read", (int)read(gate[0], &byte, 1));
-            act(address);
-            _exit(1);
+            be_refused(address);
         }
     }
     close(gate[1]);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < N_CROWD; i++) {
         int status;
 
         if (killed)
@@ -148,21 +152,31 @@ static void run_children(int n, void (*act)(const struct address *), const struc
         n_refused += WIFEXITED(status) && WEXITSTATUS(status) == 0;
     }
     if (!killed)
-        printf("as it should be: %d of %d\n", n_refused, n);
+        printf("as it should be: %d of %d\n", n_refused, N_CROWD);
 }
 
-static void be_refused(const struct address *address)
+static void flood(const struct address *address)
 {
-    confine(0, NET_CONNECT_TCP, nothing);
-    _exit(dial(tcp_socket(address, 0), address) < 0 && errno == EACCES ? 0 : 1);
-}
+    pid_t pids[N_FLOOD];
+    int status = 0;
 
-static void be_confined_or_not(const struct address *address)
-{
-    int ruleset = sure("landlock_create_ruleset", create(0, NET_CONNECT_TCP, nothing));
+    for (int i = 0; i < N_FLOOD; i++) {
+        pids[i] = sure("fork", fork());
+        if (pids[i] == 0) {
+            int ruleset = sure("landlock_create_ruleset", create(FS_MAKE_SOCK, 0, nothing));
 
-    (void)address;
-    _exit(restrict_self(ruleset) == 0 || errno == ENOMEM ? 0 : 1);
+            while (restrict_self(ruleset) == 0)
+                continue;
+            _exit(errno == ENOMEM ? 0 : 1);
+        }
+    }
+    sure("waitpid", waitpid(-1, &status, 0));
+    printf("told ENOMEM: %d\n", WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    for (int i = 0; i < N_FLOOD; i++)
+        (void)kill(pids[i], SIGKILL);
+    while (waitpid(-1, &status, 0) > 0)
+        continue;
+    connect_there(address, 0);
 }
 
 int main(int argc, char **argv)
@@ -178,11 +192,11 @@ int main(int argc, char **argv)
     if (strcmp(mode, "errors") == 0) {
         errors();
     } else if (strcmp(mode, "crowd") == 0) {
-        run_children(N_CROWD, be_refused, &address, 0);
+        run_crowd(&address, 0);
     } else if (strcmp(mode, "victims") == 0) {
-        run_children(N_CROWD, be_refused, &address, 1);
+        run_crowd(&address, 1);
     } else if (strcmp(mode, "flood") == 0) {
-        run_children(N_FLOOD, be_confined_or_not, &address, 0);
+        flood(&address);
     } else if (strcmp(mode, "other") == 0) {
         other(&address);
     } else if (strcmp(mode, "files") == 0) {
