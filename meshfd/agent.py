@@ -46,6 +46,7 @@ from meshfd.model import (
     Upstream,
     Verdict,
 )
+from meshfd.netns import NEW, open_netns, refusal
 from meshfd.turns import Turns
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class AgentOptions:
     ``report_decisions``: `Redirected` and `Denied` events are wanted. ``ask_timeout_s`` and
     ``ask_open``: how long a call waits for a verdict, and whether it then passes or is refused.
     ``stop_signal`` and ``stop_timeout_s``: how the agent ends its programs when we vanish.
+    ``netns``: the network namespace to live in, see `meshfd.netns`; None: ours.
     """
 
     features: Features = field(default_factory=Features)
@@ -82,6 +84,7 @@ class AgentOptions:
     ask_open: bool = False
     stop_signal: int = signal.SIGTERM
     stop_timeout_s: float = 10.0
+    netns: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what the agent cannot count.
@@ -266,18 +269,28 @@ class Agent:
 
     async def _setup(self) -> None:
         options = self._options
-        done = await self._request(
-            lambda seq: engine.encode_setup(
-                seq,
-                options.features,
-                report_decisions=options.report_decisions,
-                ask_open=options.ask_open,
-                ask_timeout_s=options.ask_timeout_s,
-                stop_signal=options.stop_signal,
-                stop_timeout_s=options.stop_timeout_s,
+        fds = () if options.netns in {None, NEW} else (open_netns(str(options.netns)),)
+        try:
+            done = await self._request(
+                lambda seq: engine.encode_setup(
+                    seq,
+                    options.features,
+                    report_decisions=options.report_decisions,
+                    ask_open=options.ask_open,
+                    ask_timeout_s=options.ask_timeout_s,
+                    stop_signal=options.stop_signal,
+                    stop_timeout_s=options.stop_timeout_s,
+                    enter_netns=bool(fds),
+                    new_netns=options.netns == NEW,
+                ),
+                fds=fds,
             )
-        )
+        finally:
+            for fd in fds:
+                os.close(fd)
         check_done(done)
+        if done.errno and options.netns is not None:
+            raise refusal(options.netns, done.errno)
 
     async def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
         self._last_seq += 1

@@ -8,7 +8,7 @@ difference decides how deep the change goes:
     listen                                       sockets are opened and closed; it runs on
     command, user, environment, log...           the program is restarted, its sockets stay open
     strict, track, transparent, io_uring         a new agent, because a filter cannot be changed
-    cgroup                                       likewise: sockets stay where they were made
+    cgroup, netns                                likewise: sockets stay where they were made
     routes that need another filter              likewise (`meshfd.features`)
 
 Listening sockets are the same when name, address and backlog are. A socket that takes the port of
@@ -57,7 +57,7 @@ LIVE_FIELDS = frozenset(
     }
 )
 PROCESS_FIELDS = frozenset({"command", "working_dir", "user", "group", "environment", "log"})
-AGENT_FIELDS = frozenset({"cgroup", "strict", "track", "transparent", "io_uring"})
+AGENT_FIELDS = frozenset({"cgroup", "netns", "strict", "track", "transparent", "io_uring"})
 
 
 @dataclass(frozen=True, slots=True)

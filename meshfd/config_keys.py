@@ -20,6 +20,7 @@ from meshfd.durations import parse_duration
 from meshfd.env_file import EnvFileError, check_variable, parse_env_file
 from meshfd.errors import Fault
 from meshfd.model import Backoff, Endpoint, IoUring, OnExit, Ready, Restart, Track
+from meshfd.netns import NAMED, NEW
 from meshfd.routes import (
     WEIGHT_MAX,
     check_endpoints,
@@ -119,6 +120,15 @@ def _env_file(value: str | list[str], place: Place) -> dict[str, str]:
     return variables
 
 
+def _netns(text: str, place: Place) -> str:
+    """``NEW``, or a path; a name is one of ip-netns(8)."""
+    if text == NEW:
+        return NEW
+    if text in {".", ".."}:
+        raise ValueError(f"{quote(text)} is no name of a network namespace")
+    return str(_path(text if "/" in text else f"{NAMED}/{text}", place))
+
+
 def _stop_signal(name: str, place: Place) -> signal.Signals:  # noqa: ARG001 -- a Key's
     short = name.upper().removeprefix("SIG")
     if short not in STOP_SIGNALS:
@@ -178,6 +188,7 @@ SERVICE_KEYS = {
     "working_dir": Key("working_dir", _Text, "a path", _path),
     "user": _text("user", "a user's name"),
     "group": _text("group", "a group's name"),
+    "netns": Key("netns", _Text, 'a network namespace: "new", a name, or a path', _netns),
     "cgroup": Key("cgroup", _Text, 'a cgroup such as "mesh.slice/shop"', _parsed(check_path)),
     "environment": Key("environment", Table, 'a table such as { NAME = "value" }', _environment),
     "env_file": Key("env_file", _Text | list[_Text], "a path, or an array of paths", _env_file),

@@ -326,13 +326,20 @@ def encode_setup(  # noqa: PLR0913 -- one field each
     ask_timeout_s: float,
     stop_signal: int,
     stop_timeout_s: float,
+    enter_netns: bool = False,
+    new_netns: bool = False,
 ) -> bytes:
-    """SETUP, the first request. The answer brings the fd of the statistics."""
+    """SETUP, the first request. The answer brings the fd of the statistics.
+
+    ``enter_netns``: to be sent with the fd of a network namespace.
+    """
     message = _message("mfd_setup", lib.MFD_MSG_SETUP, seq)
     message.flags = (
         _feature_flags(features)
         | report_decisions * lib.MFD_SETUP_EVENTS
         | ask_open * lib.MFD_SETUP_ASK_OPEN
+        | enter_netns * lib.MFD_SETUP_NETNS
+        | new_netns * lib.MFD_SETUP_NEW_NETNS
     )
     message.ask_timeout_ms = round(ask_timeout_s * 1000)
     message.stop_signal = stop_signal

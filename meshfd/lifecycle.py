@@ -89,6 +89,7 @@ class Lifecycle:
             features=features_of_service(service),
             stop_signal=service.stop_signal,
             stop_timeout_s=service.stop_timeout_s,
+            netns=service.netns,
         )
         async with self._open_agent(options) as agent:
             runner = Runner(managed.name, agent, self._pulse, lambda: self._wishes.hurry)

@@ -212,6 +212,7 @@ class Service:
     user: str | None = None
     group: str | None = None
     cgroup: str | None = None
+    netns: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
     depends_on: tuple[str, ...] = ()
     restart: Restart = Restart.NO

@@ -108,7 +108,7 @@ static bool same_network(const struct mfd_agent *agent, int fd)
     socklen_t size = sizeof(cookie);
 
     return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) < 0 ||
-           agent->netns_cookie == 0 || cookie == agent->netns_cookie;
+           agent->netns.cookie == 0 || cookie == agent->netns.cookie;
 }
 
 static void carry_nonblock(int from_fd, int to_fd)

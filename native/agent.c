@@ -117,22 +117,6 @@ static int take_ends_of_children(struct mfd_agent *self)
     return 0;
 }
 
-/* Which network namespace we are in; also for as long as we run, which never leaves it. */
-static int learn_netns(struct mfd_agent *self)
-{
-    MFD_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    socklen_t size = sizeof(self->netns_cookie);
-    struct stat status;
-
-    if (fd >= 0)
-        (void)getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &self->netns_cookie, &size);
-    if (stat("/proc/self/ns/net", &status) < 0)
-        return -errno;
-    self->netns_device = status.st_dev;
-    self->netns_inode = status.st_ino;
-    return 0;
-}
-
 /* The process that started us to run its command, and that its own parent takes for the command: the
  * other end of the control channel, if it is our parent still. */
 static int open_foreground(int control_fd)
@@ -171,7 +155,7 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     if (error == 0 && inherit)
         self->foreground_fd = open_foreground(control_fd);
     if (error == 0)
-        error = learn_netns(self);
+        error = mfd_netns_learn(&self->netns);
     if (error == 0)
         error = raise_nofile(self);
     if (error == 0)

@@ -179,13 +179,20 @@ void mfd_control_flush(struct mfd_agent *agent)
 
 /* --- requests ------------------------------------------------------------------------------------------ */
 
-static int do_setup(struct mfd_agent *agent, const struct mfd_setup *setup)
+static int do_setup(struct mfd_agent *agent, const struct received *received)
 {
+    const struct mfd_setup *setup = &received->request.setup;
+
+    if ((setup->flags & MFD_SETUP_NETNS) != 0 && received->n_fds != 1)
+        return -EBADMSG;
     agent->flags = setup->flags;
     agent->ask_timeout_ms = setup->ask_timeout_ms;
     agent->stop_signal = setup->stop_signal;
     agent->stop_timeout_ms = setup->stop_timeout_ms;
     mfd_cgroup_learn(&agent->cgroup);
+    if ((setup->flags & (MFD_SETUP_NETNS | MFD_SETUP_NEW_NETNS)) != 0)
+        return mfd_netns_enter(&agent->netns,
+                               (setup->flags & MFD_SETUP_NETNS) != 0 ? received->fds[0] : -1);
     return 0;
 }
 
@@ -412,7 +419,7 @@ static int carry_out(struct mfd_agent *agent, const struct received *received,
 
     switch (request->header.type) {
     case MFD_MSG_SETUP:
-        return do_setup(agent, &request->setup);
+        return do_setup(agent, received);
     case MFD_MSG_ROUTES:
         return do_routes(agent, received);
     case MFD_MSG_LISTEN:

@@ -201,6 +201,17 @@ struct mfd_cgroup {
 void mfd_cgroup_learn(struct mfd_cgroup *cgroup);
 bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid);
 
+/* --- netns.c: the network namespace that the service lives in -------------------------------------- */
+
+struct mfd_netns {
+    uint64_t cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
+    dev_t device;    /* of /proc/self/ns/net, with inode its identity */
+    ino_t inode;
+};
+
+int mfd_netns_learn(struct mfd_netns *netns);
+int mfd_netns_enter(struct mfd_netns *netns, int fd);
+
 /* --- sockets.c: socket(), and taking up the socket that a call names --------------------------- */
 
 struct mfd_socket { /* the file that a call names */
@@ -713,11 +724,9 @@ enum mfd_leave {
 
 struct mfd_agent {
     int signal_fd;
-    struct rlimit nofile;  /* as inherited; programs get it back */
-    bool sigchld_ignored;  /* likewise */
-    uint64_t netns_cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
-    dev_t netns_device;    /* of /proc/self/ns/net, with netns_inode its identity */
-    ino_t netns_inode;
+    struct rlimit nofile; /* as inherited; programs get it back */
+    bool sigchld_ignored; /* likewise */
+    struct mfd_netns netns;
     enum mfd_leave leave;
     bool occupied;  /* something was spawned, and its end is not yet reported */
     uint32_t flags; /* MFD_SETUP_* */

@@ -101,7 +101,7 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
     int added;
 
     if (call->pid == 0 || !is_tcp(domain, type & SOCK_TYPE_BITS, protocol) ||
-        !mfd_target_in_netns(call->pid, agent->netns_device, agent->netns_inode) ||
+        !mfd_target_in_netns(call->pid, agent->netns.device, agent->netns.inode) ||
         !mfd_cgroup_has(&agent->cgroup, call->pid)) {
         mfd_answer_continue(agent, call);
         return;

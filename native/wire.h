@@ -80,6 +80,8 @@ enum mfd_verdict {
 #define MFD_SETUP_STANDINS 32    /* some endpoint is a unix socket */
 #define MFD_SETUP_TRANSPARENT 64 /* programs are told the addresses that they asked for */
 #define MFD_SETUP_IO_URING 128   /* io_uring is allowed, and unseen */
+#define MFD_SETUP_NETNS 256      /* live in the network namespace whose fd comes along */
+#define MFD_SETUP_NEW_NETNS 512  /* live in a new one */
 
 /* mfd_spawn.flags */
 #define MFD_SPAWN_INHERIT 1 /* the child keeps the agent's own open fds; the agent then lets go */

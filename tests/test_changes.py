@@ -55,6 +55,7 @@ CHANGES: dict[str, tuple[Any, Depth]] = {
     "environment": ((("A", "1"),), Depth.PROCESS),
     "log": ("null", Depth.PROCESS),
     "cgroup": ("mesh/web", Depth.AGENT),
+    "netns": ("new", Depth.AGENT),
     "strict": (True, Depth.AGENT),
     "track": (Track.CONNECT if BASE.track is Track.CREATE else Track.CREATE, Depth.AGENT),
     "transparent": (True, Depth.AGENT),

@@ -89,6 +89,7 @@ working_dir = "work"
 user = "www-data"
 group = "www"
 cgroup = "mesh.slice/web"
+netns = "blue"
 environment = { B = "2", A = "1" }
 env_file = ["first.env", "second.env"]
 depends_on = ["db", "db"]
@@ -156,6 +157,7 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         user="www-data",
         group="www",
         cgroup="mesh.slice/web",
+        netns="/run/netns/blue",
         environment=(("A", "1"), ("B", "2"), ("C", "second"), ("D", "first")),
         depends_on=("db",),
         autostart=False,
@@ -409,6 +411,7 @@ SERVICE_FAULTS = [
             "already listens on 127.0.0.1:80"
         ),
     ),
+    ('netns = ".."', '3: service.a.netns: ".." is no name of a network namespace'),
     (
         'cgroup = "mesh/../web"',
         '3: service.a.cgroup: write names with "/" between them: "mesh.slice/shop" below meshfd',

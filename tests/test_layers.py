@@ -28,6 +28,7 @@ PURE_ROWS = (
         "histogram",
         "logs",
         "model",
+        "netns",
         "program",
         "sparing",
         "standard_files",
