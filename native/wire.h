@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* cdef begin */
-#define MFD_WIRE_VERSION 2
+#define MFD_WIRE_VERSION 3
 
 #define MFD_UNIX_PATH_MAX 108 /* of sockaddr_un, a path's NUL included */
 #define MFD_NAME_MAX 64       /* bytes of a listening socket's name, its NUL included */

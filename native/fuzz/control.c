@@ -6,7 +6,7 @@
  *     bytes
  * which an agent in this process receives. The kinds of file are those of `kinds` below. In the middle
  * two calls wait for verdicts. What would act on the world is held back: nothing is spawned (the block is
- * read, and the spawn fails), and every listening socket is opened on 127.0.0.1, port 0. A finding is a
+ * read, and the spawn fails), no namespace is entered, and every listening socket is opened on 127.0.0.1, port 0. A finding is a
  * crash, a sanitizer's report, or an fd that is open at the end and was not at the beginning. */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -20,12 +20,15 @@ static int held_back_spawn(const struct mfd_spawn_request *request,
                            struct mfd_spawn_result *ret_result);
 static int local_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
                                 uint32_t *ret_index);
+static int held_back_netns_enter(struct mfd_netns *netns, int fd);
 
 #define mfd_spawn(request, result) held_back_spawn(request, result)
 #define mfd_listening_open(all, request, index) local_listening_open(all, request, index)
+#define mfd_netns_enter(netns, fd) held_back_netns_enter(netns, fd)
 #include "../control.c"
 #undef mfd_spawn
 #undef mfd_listening_open
+#undef mfd_netns_enter
 
 #define PACKETS_MAX 64
 #define WATCHED_FDS 256
@@ -47,6 +50,12 @@ static int held_back_spawn(const struct mfd_spawn_request *request,
     *ret_result =
         (struct mfd_spawn_result){.listener_fd = -1, .stage = MFD_STAGE_EXEC, .error = EPERM};
     return -EPERM;
+}
+
+static int held_back_netns_enter(struct mfd_netns *netns, int fd)
+{
+    (void)netns;
+    return fd < 0 || fcntl(fd, F_GETFD) >= 0 ? -EPERM : -EBADF;
 }
 
 static int local_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
@@ -169,6 +178,8 @@ static void end_agent(void)
     if (self->tally != NULL)
         (void)munmap(self->tally, self->tally_size);
     free(self->cursors);
+    free(self->cgroup.path);
+    mfd_close_at(&self->cgroup.fd);
     mfd_close_at(&self->control.fd);
 }
 
@@ -191,7 +202,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         abort();
-    agent = (struct mfd_agent){.control.fd = channel[0], .stats = &stats, .stats_fd = -1};
+    agent = (struct mfd_agent){
+        .control.fd = channel[0], .stats = &stats, .stats_fd = -1, .cgroup.fd = -1};
     agent.children.none = true;
     ask_something();
     for (unsigned i = 0; i < PACKETS_MAX && size >= 3 && agent.control.fd >= 0; i++) {

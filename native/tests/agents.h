@@ -24,7 +24,8 @@ static inline int open_agent(void)
     int channel[2];
 
     NEED(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) == 0);
-    agent = (struct mfd_agent){.control.fd = channel[0], .stats = &agent_stats, .stats_fd = -1};
+    agent = (struct mfd_agent){
+        .control.fd = channel[0], .stats = &agent_stats, .stats_fd = -1, .cgroup.fd = -1};
     agent_stats = (struct mfd_stats){0};
     agent.children.none = true;
     return channel[1];
