@@ -206,6 +206,7 @@ def check_spawn(done: Done, name: str) -> int:
     if done.stage == "clone" and done.errno == errno.ENOSPC:
         reason = "too many programs of this agent are running already"
     texts = {
+        "limits": "cannot take on its limits",
         "credentials": "cannot take on its user and group",
         "chdir": "cannot enter its working directory",
         "exec": "cannot be run",

@@ -56,7 +56,9 @@ LIVE_FIELDS = frozenset(
         "routes",
     }
 )
-PROCESS_FIELDS = frozenset({"command", "working_dir", "user", "group", "environment", "log"})
+PROCESS_FIELDS = frozenset(
+    {"command", "working_dir", "user", "group", "environment", "log", "rlimits"}
+)
 AGENT_FIELDS = frozenset({"cgroup", "netns", "strict", "track", "transparent", "io_uring"})
 
 

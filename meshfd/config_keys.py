@@ -21,6 +21,7 @@ from meshfd.env_file import EnvFileError, check_variable, parse_env_file
 from meshfd.errors import Fault
 from meshfd.model import Backoff, Endpoint, IoUring, OnExit, Ready, Restart, Track
 from meshfd.netns import NAMED, NEW
+from meshfd.rlimits import NUMBERS, parse_rlimit
 from meshfd.routes import (
     WEIGHT_MAX,
     check_endpoints,
@@ -45,6 +46,8 @@ STOP_SIGNALS = {
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Duration = str | int | float
+_Limit = str | int
+_LIMIT_HINT = 'a limit such as 4096, "64MiB", "unlimited" or [1024, 4096]'
 _DURATION_HINT = 'a duration such as "5s", "100ms" or "1m30s"'
 _ENDPOINT_HINT = (
     'an endpoint such as "127.0.0.1:8080" or { address = "127.0.0.1:8080", weight = 2 }'
@@ -104,6 +107,16 @@ def _environment(table: Table, place: Place) -> dict[str, str]:
         return name, value
 
     return dict(parse_each(((name, name) for name in table), place, parse))
+
+
+def _rlimits(table: Table, place: Place) -> tuple[tuple[int, int, int], ...]:
+    """Number, soft and hard limit of each; sorted, because their order means nothing."""
+
+    def parse(name: str, _: Place) -> tuple[int, int, int]:
+        value = convert(table[name], _Limit | list[_Limit], _LIMIT_HINT)
+        return (NUMBERS.get(name, 0), *parse_rlimit(name, value))
+
+    return tuple(sorted(parse_each(((name, name) for name in table), place, parse)))
 
 
 def _env_file(value: str | list[str], place: Place) -> dict[str, str]:
@@ -190,6 +203,9 @@ SERVICE_KEYS = {
     "group": _text("group", "a group's name"),
     "netns": Key("netns", _Text, 'a network namespace: "new", a name, or a path', _netns),
     "cgroup": Key("cgroup", _Text, 'a cgroup such as "mesh.slice/shop"', _parsed(check_path)),
+    "rlimits": Key(
+        "rlimits", Table, 'a table such as { nofile = 4096, core = "unlimited" }', _rlimits
+    ),
     "environment": Key("environment", Table, 'a table such as { NAME = "value" }', _environment),
     "env_file": Key("env_file", _Text | list[_Text], "a path, or an array of paths", _env_file),
     "depends_on": Key(

@@ -96,6 +96,7 @@ _STAGES: Final = {
     lib.MFD_STAGE_NO_NEW_PRIVS: "no_new_privs",
     lib.MFD_STAGE_FILTER: "filter",
     lib.MFD_STAGE_FILES: "files",
+    lib.MFD_STAGE_LIMITS: "limits",
     lib.MFD_STAGE_CREDENTIALS: "credentials",
     lib.MFD_STAGE_CHDIR: "chdir",
     lib.MFD_STAGE_EXEC: "exec",
@@ -454,6 +455,10 @@ def program_block(program: Program) -> int:
     record.umask = _ANY if program.umask is None else program.umask
     record.strings_size = len(strings)
     record.blocked_signals = sum(1 << (signo - 1) for signo in program.blocked_signals)
+    for number, soft, hard in program.rlimits:
+        record.limited |= 1 << number
+        record.rlimits[number].soft = soft
+        record.rlimits[number].hard = hard
     groups = bytes(ffi.buffer(ffi.new("uint32_t[]", list(program.groups))))
     block_fd = os.memfd_create("meshfd-program", os.MFD_CLOEXEC)
     with os.fdopen(block_fd, "wb", closefd=False) as block:

@@ -70,6 +70,7 @@ def plan_launch(service: Service, own: Mapping[str, str], control: Path) -> Prog
         gid=identity.gid,
         groups=identity.groups,
         new_session=True,
+        rlimits=service.rlimits,
     )
 
 

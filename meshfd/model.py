@@ -213,6 +213,7 @@ class Service:
     group: str | None = None
     cgroup: str | None = None
     netns: str | None = None
+    rlimits: tuple[tuple[int, int, int], ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     depends_on: tuple[str, ...] = ()
     restart: Restart = Restart.NO

@@ -12,6 +12,7 @@ class Program:
     ``environment`` is the whole environment; argv[0] is looked up in its PATH as execvp(3) does.
     ``working_dir`` "" keeps; ``uid``, ``gid`` and ``umask`` None keep. ``groups`` replace the
     supplementary groups when ``gid`` is given. ``blocked_signals`` is the mask it starts with.
+    ``rlimits``: number, soft and hard limit, as in `meshfd.rlimits`; the others stay.
     """
 
     argv: tuple[str, ...]
@@ -23,3 +24,4 @@ class Program:
     umask: int | None = None
     blocked_signals: frozenset[int] = frozenset()
     new_session: bool = False
+    rlimits: tuple[tuple[int, int, int], ...] = ()

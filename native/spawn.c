@@ -7,7 +7,7 @@
  *      to arguments and fds meanwhile;
  *   2. installs the filter; its listener appears in the shared table and stays there, in the agent;
  *   3. leaves the table (unshare), so that what follows concerns itself alone;
- *   4. puts its standard files in place, takes on its identity and its directory, unblocks its
+ *   4. puts its standard files in place, takes on its limits, identity and directory, unblocks its
  *      signals, and execs.
  * 1 and 2 set no_new_privs, unless they may do without (CAP_SYS_ADMIN): so a setuid program keeps its meaning
  * under a privileged meshfd. From 2 on the child is under its own filter: it must make no call that traps, because the agent,
@@ -186,6 +186,15 @@ static int place_stdio(const int stdio[3])
     return 0;
 }
 
+static int take_limits(const struct mfd_program *program)
+{
+    for (int i = 0; i < MFD_RLIMITS; i++)
+        if ((program->limited >> i & 1) != 0 &&
+            syscall(SYS_prlimit64, 0, i, &program->rlimits[i], NULL) < 0)
+            return errno;
+    return 0;
+}
+
 static int take_identity(const struct mfd_program_view *view)
 {
     const struct mfd_program *program = view->program;
@@ -252,6 +261,9 @@ static int run_child(void *argument)
         return fail_at(child, MFD_STAGE_FILES, error);
     if (setrlimit(RLIMIT_NOFILE, &request->nofile) < 0)
         return fail_at(child, MFD_STAGE_FILES, errno);
+    error = take_limits(view->program);
+    if (error != 0)
+        return fail_at(child, MFD_STAGE_LIMITS, error);
     if ((request->flags & MFD_SPAWN_SETSID) != 0)
         (void)setsid(); /* cannot fail: a fresh process leads no group */
     if (view->program->umask != MFD_ANY)

@@ -101,6 +101,7 @@ enum mfd_stage {
     MFD_STAGE_NO_NEW_PRIVS,
     MFD_STAGE_FILTER, /* EBUSY: another seccomp supervisor has this process tree */
     MFD_STAGE_FILES,
+    MFD_STAGE_LIMITS,
     MFD_STAGE_CREDENTIALS,
     MFD_STAGE_CHDIR,
     MFD_STAGE_EXEC,
@@ -235,6 +236,11 @@ struct mfd_notice_msg {
 /* The program block (a memfd): this record, then n_groups gids (u32), then NUL-terminated strings:
  * working directory ("" keeps), file to execute, n_argv arguments, n_env NAME=VALUE. */
 #define MFD_PROGRAM_MAGIC 0x6d666470u
+#define MFD_RLIMITS 16 /* RLIM_NLIMITS, on every architecture */
+struct mfd_rlimit {
+    uint64_t soft; /* UINT64_MAX: unlimited */
+    uint64_t hard;
+};
 struct mfd_program {
     uint32_t magic;
     uint32_t n_argv;
@@ -245,6 +251,8 @@ struct mfd_program {
     uint32_t umask; /* MFD_ANY keeps */
     uint32_t strings_size;
     uint64_t blocked_signals; /* bit n-1: signal n */
+    uint64_t limited;         /* bit n: the limit of number n is set */
+    struct mfd_rlimit rlimits[MFD_RLIMITS];
 };
 
 /* Counters of one agent, written by it alone, readable at any time. All only grow, but the

@@ -54,6 +54,7 @@ CHANGES: dict[str, tuple[Any, Depth]] = {
     "group": ("nogroup", Depth.PROCESS),
     "environment": ((("A", "1"),), Depth.PROCESS),
     "log": ("null", Depth.PROCESS),
+    "rlimits": (((7, 10, 20),), Depth.PROCESS),
     "cgroup": ("mesh/web", Depth.AGENT),
     "netns": ("new", Depth.AGENT),
     "strict": (True, Depth.AGENT),

@@ -90,6 +90,7 @@ user = "www-data"
 group = "www"
 cgroup = "mesh.slice/web"
 netns = "blue"
+rlimits = { nofile = [1024, 4096], core = "unlimited", memlock = "64KiB" }
 environment = { B = "2", A = "1" }
 env_file = ["first.env", "second.env"]
 depends_on = ["db", "db"]
@@ -158,6 +159,7 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         group="www",
         cgroup="mesh.slice/web",
         netns="/run/netns/blue",
+        rlimits=((4, 2**64 - 1, 2**64 - 1), (7, 1024, 4096), (8, 65536, 65536)),
         environment=(("A", "1"), ("B", "2"), ("C", "second"), ("D", "first")),
         depends_on=("db",),
         autostart=False,
@@ -410,6 +412,26 @@ SERVICE_FAULTS = [
             "4: service.a.listen[1].address: service.a.listen[0].address (a.toml:3) "
             "already listens on 127.0.0.1:80"
         ),
+    ),
+    (
+        "rlimits = { nofiles = 10 }",
+        '3: service.a.rlimits.nofiles: there is no limit "nofiles"; did you mean "nofile"?',
+    ),
+    (
+        'rlimits = { nofile = "many" }',
+        '3: service.a.rlimits.nofile: "many" is no count; write a whole number, or "unlimited"',
+    ),
+    (
+        "rlimits = { nofile = [20, 10] }",
+        "3: service.a.rlimits.nofile: the soft limit is above the hard one; swap them",
+    ),
+    (
+        "rlimits = { nofile = [1, 2, 3] }",
+        "3: service.a.rlimits.nofile: write one value, or [soft, hard]",
+    ),
+    (
+        'rlimits = { memlock = "64 QiB" }',
+        '3: service.a.rlimits.memlock: "64 QiB" is not a size; write such as 4096, "64KiB" or',
     ),
     ('netns = ".."', '3: service.a.netns: ".." is no name of a network namespace'),
     (

@@ -46,6 +46,7 @@ PURE_ROWS = (
         "identity",
         "order",
         "probes",
+        "rlimits",
         "protocol",
         "restart",
         "routes",

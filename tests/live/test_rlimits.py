@@ -1,0 +1,72 @@
+"""Limits of a service hold from its program's first moment; meshfd and its agent keep theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+
+from tests.support.command import COMMAND
+from tests.support.ordinary_user import NOBODY, as_ordinary_user
+from tests.support.processes import Finished, Processes, children_of
+from tests.support.waiting import wait_until
+
+
+def configuration(rlimits: str, command: list[str]) -> str:
+    """Return a service that ends with its program."""
+    words = ", ".join(json.dumps(word) for word in command)
+    return f'[service.a]\non_exit = "stop-all"\nrlimits = {rlimits}\ncommand = [{words}]\n'
+
+
+def run(processes: Processes, directory: Path, text: str, *prefix: str) -> Finished:
+    """Run ``meshfd run`` to its end."""
+    file = directory / "a.toml"
+    file.write_text(text)
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+    return processes.run([*prefix, *COMMAND, "run", str(file)], env=environment, cwd="/")
+
+
+def test_in_force(processes: Processes, tmp_path: Path) -> None:
+    """Soft and hard limits are as configured; the others are inherited."""
+    report = tmp_path / "limits"
+    text = configuration(
+        '{ nofile = [100, 200], core = 0, stack = ["4MiB", "8MiB"] }',
+        ["cp", "/proc/self/limits", str(report)],
+    )
+    assert run(processes, tmp_path, text).code == 0
+    said = {
+        line[:26].strip(): tuple(line[26:].split()[:2])
+        for line in report.read_text().splitlines()[1:]
+    }
+    assert said["Max open files"] == ("100", "200")
+    assert said["Max core file size"] == ("0", "0")
+    assert said["Max stack size"] == (str(4 << 20), str(8 << 20))
+    own = resource.getrlimit(resource.RLIMIT_NPROC)
+    words = tuple("unlimited" if one == resource.RLIM_INFINITY else str(one) for one in own)
+    assert said["Max processes"] == words
+
+
+def test_agent_keeps_its_own(processes: Processes, tmp_path: Path) -> None:
+    """A service with few open files leaves its agent all that it needs."""
+    file = tmp_path / "a.toml"
+    file.write_text(configuration("{ nofile = 10 }", ["sleep", "1000"]))
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    running = processes.start([*COMMAND, "run", str(file)], env=environment)
+    (agent,) = wait_until(lambda: children_of(running.pid), "the agent")
+    (program,) = wait_until(lambda: children_of(agent), "the program")
+    assert resource.prlimit(program, resource.RLIMIT_NOFILE) == (10, 10)
+    assert resource.prlimit(agent, resource.RLIMIT_NOFILE)[1] > 10
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
+
+
+def test_not_allowed(processes: Processes, tmp_path: Path) -> None:
+    """An ordinary user cannot raise a hard limit: the service fails, and says why."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, NOBODY, NOBODY)
+    text = configuration("{ nice = 40, rtprio = 99 }", ["true"])
+    done = run(processes, tmp_path, text, *as_ordinary_user([]))
+    assert done.code != 0
+    assert "true: cannot take on its limits: Operation not permitted" in done.err
