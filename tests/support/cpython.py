@@ -25,7 +25,7 @@ PYTHON = "/usr/bin/python3"
 RUNNER = (PYTHON, "-m", "test", "--use", "network")  # sockets at all; there is no network to reach
 MODULE_TIMEOUT_S = 400  # the runner then tells where it hangs, and ends
 PROCESS_TIMEOUT_S = 500
-N_AT_ONCE = 6
+N_AT_ONCE = 12
 TOLD = ("error", "failure", "skipped")  # elements of a case in the report
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
 
