@@ -14,6 +14,7 @@ from functools import partial
 
 # 100 is a nested epoll instance, which is ready for such an event too.
 EVENT_OF_CLOSED = re.compile(r" (?:\d:\S+ gone|100:\S+)")
+GONE_BUT_LISTENS = re.compile(r"( \d:(?!\S*hup)\S+) gone")
 LOOK = re.compile(r"^(\d+ look \d): (\d+)((?: .*)?)$")
 
 
@@ -60,6 +61,11 @@ def _of_standin(line: str) -> str:
 
 
 MASKS: tuple[Mask, ...] = (
+    Mask(  # before the next one, which takes "gone" for the end of an unconnected socket
+        "Limits, Handed sockets: it is another socket, and so known by another SO_COOKIE",
+        lambda line: GONE_BUT_LISTENS.sub(r"\1", line) if LOOK.match(line) else line,
+        frozenset({"handed"}),
+    ),
     Mask(
         "Theory, Leases: for up to 100 ms the agent holds a duplicate of a new socket, and as long "
         "as anybody holds a file that the program has closed, epoll reports it",

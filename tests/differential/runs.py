@@ -63,6 +63,7 @@ class Mode:
             + ["ask"] * self.decided
             + ["deny"] * self.denies
             + ["standin"] * self.standins
+            + ["handed"] * self.daemons
         )
 
     @property

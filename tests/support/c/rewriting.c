@@ -34,6 +34,8 @@ static void *replace_file(void *unused)
     return NULL;
 }
 
+#define N_A_LINE 10000
+
 static int dial_new(void)
 {
     struct linger cut = {.l_onoff = 1};
@@ -80,6 +82,10 @@ int main(int argc, char **argv)
 
         n_connected += error == 0;
         n_refused += error == ECONNREFUSED;
+        if (i % N_A_LINE == 0) {
+            puts("more"); /* it is under way still */
+            fflush(stdout);
+        }
     }
     over = 1;
     sure("pthread_join", -pthread_join(thread, NULL));
