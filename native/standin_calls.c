@@ -157,7 +157,7 @@ static void remember(void *context, int level, int name, const void *value, sock
     forget(standin, level, name);
     at = standin->options_size;
     if (level > UINT16_MAX || name > UINT16_MAX ||
-        size > sizeof(standin->options) - at - sizeof(option))
+        at + sizeof(option) + size > sizeof(standin->options)) /* no subtraction: it would wrap */
         return;
     option.size = (uint16_t)size;
     memcpy(&standin->options[at], &option, sizeof(option));
