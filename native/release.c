@@ -7,7 +7,8 @@
  * such a socket is left to a child, which shares the agent's memory but has a table of fds of its own, and is
  * killed when the agent has closed its fd. What was sent is delivered all the same.
  *
- * A linger time of 0, which resets the connection, never waits, and is left as it is.
+ * A linger time of 0, which resets the connection, never waits, and is left as it is. A time without end, which
+ * is set by a negative number, reads as some other one, most often negative (net/core/sock.c, sk_getsockopt).
  * Limits: where there can be no child, lingering is switched off.
  * Source: socket(7) SO_LINGER, clone(2). */
 #include <sched.h>
@@ -25,7 +26,7 @@ static bool lingers(int fd)
     socklen_t size = sizeof(linger);
 
     return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) == 0 && linger.l_onoff != 0 &&
-           linger.l_linger > 0;
+           linger.l_linger != 0;
 }
 
 static int hold(void *argument)

@@ -4,6 +4,7 @@
 #include "check.h"
 
 #define LINGER_S 3600 /* far past the time that a test program has */
+#define FOREVER (-1)
 
 struct pair {
     int client;
@@ -60,12 +61,12 @@ static size_t drain(int fd)
     return received;
 }
 
-static void the_last_hold_does_not_linger(void)
+static void the_last_hold_does_not_linger(int seconds)
 {
     struct pair pair = connected();
     size_t sent = fill(pair.client);
 
-    set_linger(pair.client, LINGER_S);
+    set_linger(pair.client, seconds);
     errno = EXDEV;
     mfd_release_at(&pair.client);
     CHECK_EQ(errno, EXDEV);
@@ -121,7 +122,8 @@ static void what_is_no_socket_is_closed(void)
 
 int main(void)
 {
-    the_last_hold_does_not_linger();
+    the_last_hold_does_not_linger(LINGER_S);
+    the_last_hold_does_not_linger(FOREVER);
     a_socket_that_others_hold_lives_on();
     no_time_to_linger_resets();
     what_is_no_socket_is_closed();
