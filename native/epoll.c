@@ -214,7 +214,7 @@ int mfd_epoll_restore(struct mfd_registrations *found, int file_fd)
     if (file_fd >= 0)
         error = mfd_epoll_register(found, file_fd);
     for (unsigned i = 0; i < found->n; i++)
-        (void)close(found->found[i].epoll_fd);
+        mfd_release_at(&found->found[i].epoll_fd); /* another thread may have put anything there */
     found->n = 0;
     return error;
 }

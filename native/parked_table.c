@@ -88,7 +88,7 @@ static void leave_instance(struct mfd_parked *parked, unsigned index)
 
     if (--instance->n_users > 0)
         return;
-    (void)close(instance->fd);
+    mfd_close_at(&instance->fd);
     parked->n_fds--;
     parked->n_instances--;
     memmove(instance, instance + 1, (parked->n_instances - index) * sizeof(*instance));
@@ -170,14 +170,16 @@ static int find_instance(const struct mfd_parked *parked, pid_t pid, int epoll_f
 }
 
 /* Looked for by our own duplicate: what is compared is what is kept, whatever the program's other threads do.
- * Return: 0, having one user more; -ENOSPC; -errno. */
+ * Return: 0, having one user more; -ENOSPC; -EINVAL: that is no instance; -errno. */
 static int join_instance(struct mfd_parked *parked, pid_t pid, int epoll_fd, unsigned *ret_index)
 {
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1;
     struct mfd_parked_instance *instance;
     unsigned index = 0;
     int error = mfd_target_open_fd(pid, epoll_fd, &fd);
 
+    if (error == 0)
+        error = mfd_epoll_has(getpid(), fd, fd); /* any other file would be held open */
     if (error == 0)
         error = find_instance(parked, getpid(), fd, &index);
     if (error < 0 && error != -ENOENT)

@@ -114,6 +114,30 @@ static void answers_are_the_kernels(void)
     (void)close(file);
 }
 
+/* By another thread, after it was looked at. */
+static void what_has_been_put_in_the_place_of_an_instance_is_not_held(void)
+{
+    int fd = tcp_socket();
+    int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const struct mfd_parked_request request = {.pid = getpid(),
+                                               .epoll_fd = file,
+                                               .fd = fd,
+                                               .own_fd = fd,
+                                               .cookie = mfd_socket_cookie(fd),
+                                               .now_ns = now_ns};
+    unsigned before;
+
+    open_agent();
+    mfd_target_forget_all();
+    before = count_open_fds();
+    CHECK_EQ(mfd_parked_put(&agent.parked, &request), -EINVAL);
+    CHECK_EQ(agent.parked.n_fds, 0);
+    mfd_target_forget_all();
+    CHECK_EQ(count_open_fds(), before);
+    (void)close(fd);
+    (void)close(file);
+}
+
 /* Number and data are the program's; only then is the socket in the instance. */
 static void what_takes_its_place_is_registered(void)
 {
@@ -298,6 +322,7 @@ int main(void)
     limit.rlim_cur = limit.rlim_max;
     NEED(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     answers_are_the_kernels();
+    what_has_been_put_in_the_place_of_an_instance_is_not_held();
     what_takes_its_place_is_registered();
     a_socket_that_stays_is_known_to_be_registered();
     what_is_known_is_bounded();
