@@ -39,12 +39,20 @@ static int give_up(struct mfd_leases *leases, struct mfd_lease *lease)
     return mfd_take_fd(&lease->own_fd);
 }
 
+/* It may be connected by now, by a call that is not intercepted. */
+static void drop(struct mfd_leases *leases, struct mfd_lease *lease)
+{
+    int fd = give_up(leases, lease);
+
+    mfd_release_at(&fd);
+}
+
 /* mfd_leases_put - hold a duplicate; takes own_fd over
  * @fd: its number in the target */
 void mfd_leases_put(struct mfd_leases *leases, int own_fd, int domain, int fd, uint64_t now_ns)
 {
     if (leases->n == MFD_LEASES_MAX) {
-        (void)close(give_up(leases, nth(leases, 0)));
+        drop(leases, nth(leases, 0));
         trim(leases);
     }
     *nth(leases, leases->n++) = (struct mfd_lease){
@@ -93,7 +101,7 @@ bool mfd_leases_release_same(struct mfd_leases *leases, int own_fd)
             lease->cookie = mfd_socket_cookie(lease->own_fd);
         if (lease->cookie != cookie)
             continue;
-        (void)close(give_up(leases, lease));
+        drop(leases, lease);
         trim(leases);
         return true;
     }
@@ -104,7 +112,7 @@ bool mfd_leases_release_same(struct mfd_leases *leases, int own_fd)
 void mfd_leases_expire(struct mfd_leases *leases, uint64_t now_ns)
 {
     while (leases->n > 0 && nth(leases, 0)->expires_ns <= now_ns) {
-        (void)close(give_up(leases, nth(leases, 0)));
+        drop(leases, nth(leases, 0));
         trim(leases);
     }
 }

@@ -165,7 +165,7 @@ static bool is_of(int fd, const struct mfd_name *name)
 static void follow(struct mfd_agent *agent, struct mfd_name *name, uint32_t upstream)
 {
     struct mfd_candidates candidates;
-    MFD_CLOSE int fd = -1;
+    MFD_RELEASE int fd = -1; /* whatever is at that number now */
     int domain;
 
     if (mfd_target_open_fd(name->process, name->fd, &fd) < 0 || !is_of(fd, name) ||

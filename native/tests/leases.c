@@ -1,5 +1,5 @@
 /* Leases: what is held, for how long, and that giving up really closes the duplicate. */
-#include "check.h"
+#include "lingering.h"
 
 #define LEASE_NS (100 * MFD_NS_PER_MS)
 
@@ -200,6 +200,18 @@ static void no_order_of_events_loses_an_fd(void)
     CHECK_EQ(count_open_fds(), before);
 }
 
+/* io_uring, where it is allowed, connects without being seen. */
+static void what_was_connected_unseen_is_given_up_without_waiting(void)
+{
+    struct mfd_leases leases = {0};
+    struct pair pair = lingering();
+
+    (void)put(&leases, pair.client, 0);
+    (void)close(pair.client); /* the program's; ours is the last */
+    mfd_leases_drop_all(&leases);
+    (void)close(pair.server);
+}
+
 int main(void)
 {
     a_lease_is_taken_once();
@@ -209,5 +221,6 @@ int main(void)
     holes_are_passed_over();
     one_too_many_gives_up_the_oldest();
     no_order_of_events_loses_an_fd();
+    what_was_connected_unseen_is_given_up_without_waiting();
     return check_result();
 }
