@@ -15,7 +15,9 @@
  *   probing    a child tries the ports; about 40 ms
  *   answered   CONTINUE: the program's own call confines it
  *
- * A child that fails, or a ruleset out of the agent's reach: every port counts as forbidden.
+ * A child that fails, or a ruleset out of the agent's reach: every port counts as forbidden, for ever. Where fds,
+ * memory or processes are used up for the moment, the call fails with ENOMEM instead. What is no ruleset is the
+ * kernel's to refuse, and not held for a moment: it may be a connection that is to end.
  * Limits: PROBES_MAX children at a time, MFD_RESTRICTS_MAX calls; more fail with ENOMEM. Rules are about TCP.
  * Source: landlock(7); security/landlock/net.c; net/ipv4/tcp_ipv4.c (a broadcast address: ENETUNREACH) and
  * af_inet.c (an address that is not this host's: EADDRNOTAVAIL): both after Landlock was asked. */
@@ -160,8 +162,15 @@ static int begin(struct mfd_forbidden *forbidden, unsigned index)
     return 0;
 }
 
-/* The call is over for us; its place is free. */
-static void finish(struct mfd_agent *agent, struct mfd_restrict *one)
+/* Is an error one that may be none the next time? */
+static bool is_passing(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -EAGAIN ||
+           error == -ENOSPC;
+}
+
+/* The call is over for us; its place is free. @error: what it fails with; 0: it goes on */
+static void finish(struct mfd_agent *agent, struct mfd_restrict *one, int error)
 {
     struct mfd_notification call = one->call;
 
@@ -170,7 +179,11 @@ static void finish(struct mfd_agent *agent, struct mfd_restrict *one)
     mfd_close_at(&one->ruleset_fd);
     mfd_close_at(&one->pidfd);
     one->used = false;
-    if (call.listener >= 0)
+    if (call.listener < 0)
+        return;
+    if (error < 0)
+        mfd_answer(agent, &call, error);
+    else
         mfd_answer_continue(agent, &call);
 }
 
@@ -180,15 +193,18 @@ static void begin_some(struct mfd_agent *agent)
 
     for (unsigned i = 0; i < MFD_RESTRICTS_MAX && forbidden->n_probing < PROBES_MAX; i++) {
         struct mfd_restrict *one = &forbidden->calls[i];
+        int error = 0;
 
         if (!one->used || one->pidfd >= 0)
             continue;
         if (mfd_notify_is_alive(&one->call)) {
-            if (begin(forbidden, i) == 0)
+            error = begin(forbidden, i);
+            if (error == 0)
                 continue;
-            forbid_all(forbidden);
+            if (!is_passing(error))
+                forbid_all(forbidden);
         }
-        finish(agent, one);
+        finish(agent, one, is_passing(error) ? -ENOMEM : 0);
     }
 }
 
@@ -200,11 +216,18 @@ static struct mfd_restrict *find_free(struct mfd_forbidden *forbidden)
     return NULL;
 }
 
+/* The kernel looks at the file before it looks at what kind of rule is to be added, which is none here. */
+static bool is_ruleset(int fd)
+{
+    return syscall(SYS_landlock_add_rule, fd, 0, NULL, 0) == 0 ||
+           (errno != EBADF && errno != EBADFD);
+}
+
 /* mfd_restrict_handle - answer landlock_restrict_self(), by and by */
 void mfd_restrict_handle(struct mfd_agent *agent, const struct mfd_notification *call)
 {
     struct mfd_restrict *one = find_free(&agent->forbidden);
-    int ruleset_fd = -1;
+    MFD_RELEASE int ruleset_fd = -1; /* whatever the program calls one */
     int error = -ESRCH;
 
     if (one == NULL) {
@@ -214,14 +237,20 @@ void mfd_restrict_handle(struct mfd_agent *agent, const struct mfd_notification 
     /* from a pid namespace that we do not see into, it makes its connections itself, too */
     if (call->pid != 0)
         error = mfd_target_open_fd(call->pid, (int)call->call.args[0], &ruleset_fd);
-    if (error < 0) {
-        if (error != -ESRCH && error != -EBADF)
-            forbid_all(&agent->forbidden);
+    if (is_passing(error)) {
+        mfd_account_unseen(agent, call, error, NULL);
+        mfd_answer(agent, call, -ENOMEM);
+        return;
+    }
+    if (error < 0 && error != -ESRCH && error != -EBADF)
+        forbid_all(&agent->forbidden);
+    if (error < 0 || !is_ruleset(ruleset_fd)) {
+        mfd_release_at(&ruleset_fd); /* before the answer */
         mfd_answer_continue(agent, call);
         return;
     }
-    *one =
-        (struct mfd_restrict){.used = true, .call = *call, .ruleset_fd = ruleset_fd, .pidfd = -1};
+    *one = (struct mfd_restrict){
+        .used = true, .call = *call, .ruleset_fd = mfd_take_fd(&ruleset_fd), .pidfd = -1};
     begin_some(agent);
 }
 
@@ -238,7 +267,7 @@ void mfd_forbidden_run(struct mfd_agent *agent)
         if (!reap(one->pidfd))
             forbid_all(forbidden);
         forbidden->n_probing--;
-        finish(agent, one);
+        finish(agent, one, 0);
     }
     begin_some(agent);
 }
@@ -255,6 +284,6 @@ void mfd_forbidden_forget(struct mfd_agent *agent, int listener)
             continue;
         one->call.listener = -1;
         if (one->pidfd < 0)
-            finish(agent, one);
+            finish(agent, one, 0);
     }
 }
