@@ -97,18 +97,20 @@ static void probe(int fd, port_call *call, uint32_t host, atomic_uchar *bits)
     }
 }
 
-/* It keeps nothing of the agent's open: what the agent closes meanwhile has to be closed. */
+/* It keeps nothing of the agent's open: what the agent closes meanwhile has to be closed. So it shares the agent's table
+ * of fds, and leaves it with none of them. */
 static _Noreturn void run_child(struct mfd_forbidden_ports *ports, int ruleset_fd)
 {
     int fd;
 
-    if (dup2(ruleset_fd, 0) < 0 || close_range(1, ~0U, 0) < 0 ||
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         _exit(1);
     /* 65,536 refusals are nobody's concern; before Linux 6.15 they are not logged anyway */
-    if (syscall(SYS_landlock_restrict_self, 0, MFD_LANDLOCK_LOG_SAME_EXEC_OFF) < 0 &&
-        syscall(SYS_landlock_restrict_self, 0, 0) < 0)
+    if (syscall(SYS_landlock_restrict_self, ruleset_fd, MFD_LANDLOCK_LOG_SAME_EXEC_OFF) < 0 &&
+        syscall(SYS_landlock_restrict_self, ruleset_fd, 0) < 0)
         _exit(0); /* no ruleset, or one more than fits: the program is told so */
+    if (close_range(0, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+        _exit(1);
     fd = socket(AF_INET, SOCK_STREAM, 0);
     if (fd < 0)
         _exit(1);
@@ -124,7 +126,7 @@ static _Noreturn void run_child(struct mfd_forbidden_ports *ports, int ruleset_f
 static int start_child(struct mfd_forbidden *forbidden, int ruleset_fd)
 {
     int pidfd = -1;
-    long pid = syscall(SYS_clone, CLONE_PIDFD, NULL, &pidfd, NULL, 0);
+    long pid = syscall(SYS_clone, CLONE_PIDFD | CLONE_FILES, NULL, &pidfd, NULL, 0);
 
     if (pid < 0)
         return -errno;
@@ -174,7 +176,7 @@ static void finish(struct mfd_agent *agent, struct mfd_restrict *one, int error)
 {
     struct mfd_notification call = one->call;
 
-    if (one->pidfd >= 0) /* a child that has just been started may have a copy of it */
+    if (one->pidfd >= 0) /* an older kernel gives a child copies of some fds, to close at once */
         (void)epoll_ctl(agent->forbidden.epoll_fd, EPOLL_CTL_DEL, one->pidfd, NULL);
     mfd_close_at(&one->ruleset_fd);
     mfd_close_at(&one->pidfd);

@@ -1,6 +1,7 @@
 /* Forbidden ports: what is no ruleset is not held, nor waited for; want of fds is this call's alone; and a ruleset's
  * ports are found. The program is this process; answers are caught. */
 #include <poll.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include "lingering.h"
@@ -37,6 +38,7 @@ static void catch_answer(int answer)
 #undef mfd_answer_continue
 
 #define PATIENCE_MS 60000
+#define N_CHILDREN 3
 #define FDS_TO_LOOK 2 /* the program's pidfd, and the duplicate of its ruleset */
 
 static struct mfd_agent agent;
@@ -110,11 +112,18 @@ static void want_of_fds_forbids_nothing(void)
     close_agent();
 }
 
+static void wait_for_children(void)
+{
+    struct pollfd polled = {.fd = agent.forbidden.epoll_fd, .events = POLLIN};
+
+    NEED(poll(&polled, 1, PATIENCE_MS) == 1);
+    mfd_forbidden_run(&agent);
+}
+
 static void a_ruleset_is_tried(void)
 {
     const struct mfd_landlock_ruleset ruleset = {.handled_access_net = MFD_LANDLOCK_CONNECT_TCP};
     int fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof(ruleset), 0);
-    struct pollfd polled = {.events = POLLIN};
 
     if (fd < 0) {
         check_skip("rulesets: no Landlock for TCP");
@@ -125,14 +134,45 @@ static void a_ruleset_is_tried(void)
     (void)close(fd);
     CHECK_EQ(last_answer, 0); /* not yet */
     CHECK_EQ(agent.forbidden.n_probing, 1);
-    polled.fd = agent.forbidden.epoll_fd;
-    NEED(poll(&polled, 1, PATIENCE_MS) == 1);
-    mfd_forbidden_run(&agent);
+    wait_for_children();
     CHECK_EQ(last_answer, 1);
     CHECK_EQ(agent.forbidden.n_probing, 0);
     CHECK(is_forbidden(0) && is_forbidden(80) && is_forbidden(UINT16_MAX));
     CHECK(!mfd_forbidden_binds(&agent, 80));
     close_agent();
+}
+
+/* What the agent closes is closed, though the child may not have run yet: it shares our only CPU. */
+static void a_child_keeps_nothing_open(void)
+{
+    const struct mfd_landlock_ruleset ruleset = {.handled_access_net = MFD_LANDLOCK_CONNECT_TCP};
+    int fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof(ruleset), 0);
+    unsigned cpu = 0;
+    struct mfd_watch watch;
+    cpu_set_t all;
+    cpu_set_t one;
+    int ends[2];
+
+    if (fd < 0)
+        return; /* said above */
+    NEED(sched_getaffinity(0, sizeof(all), &all) == 0 && getcpu(&cpu, NULL) == 0);
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    NEED(sched_setaffinity(0, sizeof(one), &one) == 0);
+    for (unsigned i = 0; i < N_CHILDREN; i++) {
+        open_agent();
+        NEED(pipe2(ends, O_CLOEXEC) == 0);
+        NEED(mfd_watch_open(ends[0], &watch) == 0);
+        restrict_self(fd);
+        (void)close(ends[0]);
+        CHECK(!mfd_watch_is_open(&watch));
+        wait_for_children();
+        mfd_watch_close(&watch);
+        (void)close(ends[1]);
+        close_agent();
+    }
+    NEED(sched_setaffinity(0, sizeof(all), &all) == 0);
+    (void)close(fd);
 }
 
 /* There are fds to look at the ruleset with, and none for the child. */
@@ -166,6 +206,7 @@ int main(void)
     what_is_no_ruleset_is_let_go_at_once();
     want_of_fds_forbids_nothing();
     a_ruleset_is_tried();
+    a_child_keeps_nothing_open();
     want_of_a_child_forbids_nothing();
     return check_result();
 }
