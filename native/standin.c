@@ -238,9 +238,10 @@ static void find_others(const struct mfd_notification *call, const struct mfd_wa
     }
 }
 
-static void carry_flags(int from_fd, int to_fd)
+static void carry(int from_fd, int to_fd)
 {
     (void)fcntl(to_fd, F_SETFL, fcntl(from_fd, F_GETFL) & FLAGS);
+    mfd_options_carry_standin(from_fd, to_fd);
 }
 
 /* Put fd at these numbers, from @first on. What another thread has put there meanwhile stays: the kernel, too,
@@ -261,26 +262,37 @@ static int replace(const struct mfd_notification *call, const struct numbers *nu
     return 0;
 }
 
+/* A duplicate of the TCP socket, from another number that has it. Return: 0; -EBADF: none has it any more; -errno. */
+static int open_other(const struct mfd_notification *call, const struct numbers *numbers,
+                      const struct mfd_watch *watch, int *ret_fd)
+{
+    MFD_RELEASE int fd = -1;
+    int error = numbers->n < 2 ? -EBADF : mfd_target_open_fd(call->pid, numbers->fds[1], &fd);
+
+    if (error == 0 && !mfd_watch_is_at(watch, getpid(), fd))
+        error = -EBADF; /* by another thread: closed, and used anew */
+    if (error == 0)
+        *ret_fd = mfd_take_fd(&fd);
+    return error;
+}
+
 /* The call's own number gets the TCP socket back that another number has. Where none has, only a thread that waits
  * knows it; then it is a new one that is like it but for being bound. */
 static int put_back(struct mfd_agent *agent, const struct mfd_notification *call,
-                    const struct numbers *numbers, const struct mfd_standin *record, int fd)
+                    const struct numbers *numbers, const struct mfd_watch *watch,
+                    const struct mfd_standin *record, int fd)
 {
     MFD_RELEASE int tcp_fd = -1;
-    int error;
+    int error = open_other(call, numbers, watch, &tcp_fd);
+    const bool is_new = error == -EBADF;
 
-    if (numbers->n > 1) {
-        error = mfd_target_open_fd(call->pid, numbers->fds[1], &tcp_fd);
-    } else {
+    if (is_new)
         error = mfd_standin_open_like(record, &tcp_fd);
-        if (error == 0) {
-            carry_flags(fd, tcp_fd);
-            mfd_options_carry_standin(fd, tcp_fd);
-        }
-    }
+    if (error == 0 && is_new)
+        carry(fd, tcp_fd);
     if (error == 0)
         error = mfd_replace_fd(call, tcp_fd, numbers->fds[0], numbers->cloexec[0]);
-    if (error >= 0 && numbers->n == 1)
+    if (error >= 0 && is_new)
         mfd_parked_replace(agent, record->told_cookie, tcp_fd);
     return error < 0 ? error : 0;
 }
@@ -300,7 +312,7 @@ static int replace_others(struct mfd_agent *agent, const struct mfd_notification
         find_others(call, watch, numbers);
     if (!mfd_waiters_exist(call->pid, numbers->fds, numbers->n))
         return replace(call, numbers, 1, watch, fd);
-    error = put_back(agent, call, numbers, record, fd);
+    error = put_back(agent, call, numbers, watch, record, fd);
     return error < 0 ? error : -EBUSY;
 }
 
@@ -361,8 +373,7 @@ static const struct mfd_standin *make_alike(struct mfd_agent *agent,
 {
     struct mfd_standin *record = new_record(&agent->standins, mfd_socket_cookie(fd));
 
-    carry_flags(tcp_fd, fd);
-    mfd_options_carry_standin(tcp_fd, fd);
+    carry(tcp_fd, fd);
     fill_record(record, attempt, tcp_fd);
     record->untold = !blocking;
     return record;

@@ -5,6 +5,8 @@
 static unsigned n_looks;
 static int swap_at = -1; /* a number that another thread takes while the call is handled */
 static int swap_in;
+static int waited_at =
+    -1; /* a thread waits; and another takes this number when we have seen that */
 
 static bool is_alive_here(const struct mfd_notification *call)
 {
@@ -24,11 +26,20 @@ static bool look(const struct mfd_watch *watch, pid_t pid, int fd)
     return mfd_watch_is_at(watch, pid, fd);
 }
 
+static bool waits_here(void)
+{
+    if (waited_at >= 0)
+        NEED(dup2(swap_in, waited_at) == waited_at);
+    return waited_at >= 0;
+}
+
 #define mfd_notify_is_alive(call) is_alive_here(call)
+#define mfd_waiters_exist(pid, fds, n_fds) ((void)(pid), (void)(fds), (void)(n_fds), waits_here())
 #define mfd_replace_fd(call, fd, at_fd, cloexec) ((void)(call), replace_here(fd, at_fd, cloexec))
 #define mfd_watch_is_at(watch, pid, fd) look(watch, pid, fd)
 #include "../standin.c"
 #undef mfd_notify_is_alive
+#undef mfd_waiters_exist
 #undef mfd_replace_fd
 #undef mfd_watch_is_at
 
@@ -145,10 +156,37 @@ static void what_has_been_put_at_the_number_stays(void)
     (void)close(ends[1]);
 }
 
+/* The socket is put back from another of its numbers, which is something else by then. */
+static void what_is_put_back_is_a_tcp_socket(void)
+{
+    int protocol = 0;
+    int pair[2];
+    int ends[2];
+    int fd = tcp_socket();
+    int kept = dup(fd);
+
+    open_agent();
+    NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    NEED(pipe2(ends, O_CLOEXEC) == 0);
+    swap_in = ends[0];
+    waited_at = kept;
+    CHECK_EQ(replace_by(fd, pair[0]), -ECONNREFUSED);
+    waited_at = -1;
+    CHECK_EQ(mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol), 0);
+    CHECK_EQ(protocol, IPPROTO_TCP);
+    CHECK_EQ(mfd_target_same_file(getpid(), kept, ends[0]), 1);
+    (void)close(fd);
+    (void)close(kept);
+    (void)close(pair[1]);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
 int main(void)
 {
     one_number_is_replaced_without_a_search();
     dups_are_replaced_each_with_its_own_flag();
     what_has_been_put_at_the_number_stays();
+    what_is_put_back_is_a_tcp_socket();
     return check_result();
 }
