@@ -2,9 +2,9 @@
  *
  * Theory of operation: a sockaddr says where in one of several spellings. struct mfd_address has one
  * spelling for each meaning, so that equality is comparison: IPv4 as AF_INET even when a program
- * wrote it v4-mapped on an AF_INET6 socket, the port in host order. Going back, an address is written
- * in the family of the socket that is to use it.
- * Source: ip(7), ipv6(7), RFC 4291 section 2.5.5.2. */
+ * wrote it v4-mapped on an AF_INET6 socket, the port in host order, a scope id only where one is needed.
+ * Going back, an address is written in the family of the socket that is to use it.
+ * Source: ip(7), ipv6(7), RFC 4291 sections 2.5.5.2 and 2.7, net/ipv6.h (__ipv6_addr_needs_scope_id). */
 #include "address.h"
 
 #include <arpa/inet.h>
@@ -16,6 +16,13 @@
 #define SIN6_LEN_MIN 24
 
 static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+/* Does it mean another place on each interface? Of other addresses the kernel ignores the scope id. */
+static bool needs_scope(const struct in6_addr *address)
+{
+    return IN6_IS_ADDR_LINKLOCAL(address) || IN6_IS_ADDR_MC_LINKLOCAL(address) ||
+           IN6_IS_ADDR_MC_NODELOCAL(address);
+}
 
 /* mfd_address_parse - the meaning of a sockaddr that a program gave
  * Return: 0; -EINVAL when it is too short for its family; -EAFNOSUPPORT when it is not an internet
@@ -45,7 +52,8 @@ int mfd_address_parse(const union mfd_sockaddr *sockaddr, socklen_t length,
             break;
         }
         address.family = AF_INET6;
-        address.scope_id = length >= sizeof(struct sockaddr_in6) ? sockaddr->in6.sin6_scope_id : 0;
+        if (length >= sizeof(struct sockaddr_in6) && needs_scope(&sockaddr->in6.sin6_addr))
+            address.scope_id = sockaddr->in6.sin6_scope_id;
         memcpy(address.bytes, &sockaddr->in6.sin6_addr, 16);
         break;
     default:

@@ -24,7 +24,7 @@ static void parse_and_format_are_inverse(void)
             socklen_t length = 0;
 
             check_about = rows[i].ip;
-            if (address.family == AF_INET6)
+            if (strcmp(rows[i].ip, "fe80::1") == 0)
                 address.scope_id = (uint32_t)j;
             CHECK_EQ(mfd_address_format(&address, rows[i].domain, &sockaddr, &length), 0);
             CHECK_EQ(sockaddr.any.sa_family, rows[i].domain);
@@ -106,6 +106,31 @@ static void the_scope_counts_only_where_it_was_given(void)
     CHECK(!mfd_address_same_ip(&address, &parsed));
 }
 
+static void the_scope_counts_only_where_one_is_needed(void)
+{
+    static const struct {
+        const char *ip;
+        uint32_t scope_id;
+    } rows[] = {
+        {"fe80::1", 3}, {"febf::1", 3}, {"ff01::1", 3}, {"ff02::1", 3}, {"::1", 0},
+        {"::", 0},      {"fec0::1", 0}, {"fd00::1", 0}, {"ff05::1", 0}, {"2001:db8::1", 0},
+    };
+
+    for (size_t i = 0; i < MFD_COUNT(rows); i++) {
+        struct mfd_address address = address_of(rows[i].ip, 80);
+        struct mfd_address parsed;
+        union mfd_sockaddr sockaddr;
+        socklen_t length;
+
+        check_about = rows[i].ip;
+        address.scope_id = 3;
+        CHECK_EQ(mfd_address_format(&address, AF_INET6, &sockaddr, &length), 0);
+        CHECK_EQ(mfd_address_parse(&sockaddr, length, &parsed), 0);
+        CHECK_EQ(parsed.scope_id, rows[i].scope_id);
+    }
+    check_about = "";
+}
+
 static void what_a_family_cannot_express_is_refused(void)
 {
     const struct mfd_address v4 = address_of("127.0.0.1", 80);
@@ -159,6 +184,7 @@ int main(void)
     mapped_addresses_are_ipv4();
     lengths_decide_as_in_the_kernel();
     the_scope_counts_only_where_it_was_given();
+    the_scope_counts_only_where_one_is_needed();
     what_a_family_cannot_express_is_refused();
     wildcards_and_equality_go_by_the_family();
     return check_result();
