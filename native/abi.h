@@ -48,6 +48,12 @@ struct mfd_abi {
     int epoll_ctl;
     int io_uring_setup;
     int landlock_restrict_self;
+    int poll; /* those in which threads wait for sockets; -1: the ABI has none */
+    int ppoll;
+    int ppoll_time64;
+    int select; /* the one with five arguments */
+    int pselect6;
+    int pselect6_time64;
 };
 
 #if defined(__x86_64__)
@@ -74,6 +80,12 @@ static const struct mfd_abi mfd_abi_compat = {
     .epoll_ctl = 255,
     .io_uring_setup = 425,
     .landlock_restrict_self = 446,
+    .poll = 168,
+    .ppoll = 309,
+    .ppoll_time64 = 414,
+    .select = 142,
+    .pselect6 = 308,
+    .pselect6_time64 = 413,
 };
 #elif defined(__aarch64__)
 #define MFD_ARCH_NATIVE AUDIT_ARCH_AARCH64
@@ -98,6 +110,12 @@ static const struct mfd_abi mfd_abi_compat = {
     .epoll_ctl = 251,
     .io_uring_setup = 425,
     .landlock_restrict_self = 446,
+    .poll = 168,
+    .ppoll = 336,
+    .ppoll_time64 = 414,
+    .select = 142,
+    .pselect6 = 335,
+    .pselect6_time64 = 413,
 };
 #else
 #error "meshfd runs on x86_64 and aarch64"
@@ -124,6 +142,17 @@ static const struct mfd_abi mfd_abi_native = {
     .epoll_ctl = SYS_epoll_ctl,
     .io_uring_setup = SYS_io_uring_setup,
     .landlock_restrict_self = SYS_landlock_restrict_self,
+#if defined(SYS_poll) && defined(SYS_select)
+    .poll = SYS_poll,
+    .select = SYS_select,
+#else
+    .poll = -1,
+    .select = -1,
+#endif
+    .ppoll = SYS_ppoll,
+    .ppoll_time64 = -1,
+    .pselect6 = SYS_pselect6,
+    .pselect6_time64 = -1,
 };
 
 #endif

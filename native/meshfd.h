@@ -638,7 +638,7 @@ void mfd_queue_forget_rules(struct mfd_queue *queue);
 
 /* --- waiters.c: threads that wait for a socket in the kernel --------------------------------------- */
 
-bool mfd_waiters_exist(pid_t pid, const int *fds, unsigned n_fds);
+bool mfd_waiters_exist(const struct mfd_notification *call, const int *fds, unsigned n_fds);
 
 /* --- spawn.c: start a program under its filter -------------------------------------------------- */
 

@@ -310,7 +310,7 @@ static int replace_others(struct mfd_agent *agent, const struct mfd_notification
         return 0;
     if (numbers->n == 1)
         find_others(call, watch, numbers);
-    if (!mfd_waiters_exist(call->pid, numbers->fds, numbers->n))
+    if (!mfd_waiters_exist(call, numbers->fds, numbers->n))
         return replace(call, numbers, 1, watch, fd);
     error = put_back(agent, call, numbers, watch, record, fd);
     return error < 0 ? error : -EBUSY;

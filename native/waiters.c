@@ -9,8 +9,8 @@
  * POLLHUP), so only a select() that asks for exceptional conditions alone can really wait. All the same the
  * others are looked for. Threads in epoll_wait(2) need nothing: they wait for the instance.
  *
- * Limits: THREADS_MAX threads, POLLED_MAX entries of poll(), what is beyond is not looked at; a thread of
- * another ABI than the native one is not understood. A program of one thread is not looked at: it is in connect().
+ * Limits: THREADS_MAX threads, POLLED_MAX entries of poll(), what is beyond is not looked at; a thread is taken
+ * to make its calls by the ABI of the connect(). A program of one thread is not looked at: it is in connect().
  * Source: proc(5), poll(2), select(2). */
 #include <dirent.h>
 #include <fcntl.h>
@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "abi.h"
 #include "meshfd.h"
 
 #define THREADS_MAX 1024
@@ -30,6 +31,7 @@
 
 struct sleep { /* what a thread sleeps in */
     pid_t pid;
+    bool compat; /* nr is of the 32-bit ABI */
     long nr;
     unsigned long long args[MFD_CALL_ARGS];
 };
@@ -59,13 +61,11 @@ static bool polls(const struct sleep *sleep, const int *fds, unsigned n_fds)
 
 static bool is_in_set(const struct sleep *sleep, unsigned long long set, int fd)
 {
-    unsigned long word;
-    const unsigned bits = 8 * sizeof(word);
+    uint8_t byte; /* of words of any size: their first byte has the lowest bits */
 
     return set != 0 && fd >= 0 && (unsigned long long)fd < sleep->args[0] &&
-           mfd_target_read(sleep->pid, set + (unsigned)fd / bits * sizeof(word), &word,
-                           sizeof(word)) == 0 &&
-           ((word >> ((unsigned)fd % bits)) & 1) != 0;
+           mfd_target_read(sleep->pid, set + (unsigned)fd / 8, &byte, sizeof(byte)) == 0 &&
+           ((byte >> ((unsigned)fd % 8)) & 1) != 0;
 }
 
 static bool selects(const struct sleep *sleep, const int *fds, unsigned n_fds)
@@ -79,17 +79,17 @@ static bool selects(const struct sleep *sleep, const int *fds, unsigned n_fds)
 
 static bool waits(const struct sleep *sleep, const int *fds, unsigned n_fds)
 {
-    switch (sleep->nr) {
-#ifdef SYS_poll
-    case SYS_poll:
-#endif
-    case SYS_ppoll:
+    const struct mfd_abi *abi = sleep->compat ? &mfd_abi_compat : &mfd_abi_native;
+
+    if (sleep->nr < 0) /* in no call; nor is one that the ABI has not */
+        return false;
+    if (sleep->nr == abi->poll || sleep->nr == abi->ppoll || sleep->nr == abi->ppoll_time64)
         return polls(sleep, fds, n_fds);
-#ifdef SYS_select
-    case SYS_select:
-#endif
-    case SYS_pselect6:
+    if (sleep->nr == abi->select || sleep->nr == abi->pselect6 || sleep->nr == abi->pselect6_time64)
         return selects(sleep, fds, n_fds);
+    if (sleep->compat)
+        return false;
+    switch (sleep->nr) {
     case SYS_read:
     case SYS_readv:
     case SYS_recvfrom:
@@ -118,9 +118,10 @@ static bool read_sleep(const char *path, struct sleep *ret)
                   &ret->args[2], &ret->args[3], &ret->args[4], &ret->args[5]) == 7;
 }
 
-/* mfd_waiters_exist - does a thread of this program wait for what is at one of these fds? */
-bool mfd_waiters_exist(pid_t pid, const int *fds, unsigned n_fds)
+/* mfd_waiters_exist - does a thread of the program that makes this call wait for what is at one of these fds? */
+bool mfd_waiters_exist(const struct mfd_notification *call, const int *fds, unsigned n_fds)
 {
+    const pid_t pid = call->pid;
     char path[64];
     struct stat status;
     struct dirent *entry;
@@ -134,7 +135,7 @@ bool mfd_waiters_exist(pid_t pid, const int *fds, unsigned n_fds)
     if (tasks == NULL)
         return false;
     for (unsigned n = 0; !found && n < THREADS_MAX && (entry = readdir(tasks)) != NULL; n++) {
-        struct sleep sleep = {.pid = pid};
+        struct sleep sleep = {.pid = pid, .compat = call->call.compat};
 
         if (entry->d_name[0] == '.')
             continue;

@@ -424,7 +424,9 @@ def test_registered_before(
         ("waited-dup", ["the same: 1"]),
     ],
 )
+@pytest.mark.parametrize("variant", ["", "i386"])
 def test_waited_for(
+    variant: str,
     mode: str,
     expected: list[str],
     meshfd: Meshfd,
@@ -436,9 +438,10 @@ def test_waited_for(
     where = str(directory / "echo.sock")
     way = way_to(f"unix:{where}")
     with Echo(where):
-        running = processes.start(
-            meshfd.exec(program("standin"), mode, *way.words, options=(*way.options, "--log", "-"))
+        command = meshfd.exec(
+            program("standin", variant), mode, *way.words, options=(*way.options, "--log", "-")
         )
+        running = processes.start(command)
         assert running.line() == "select"
         wait_until(lambda: sleeps_in_select(running.pid), "a thread in select()")
         running.tell("go")
