@@ -387,6 +387,11 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
     if (taken.socket.protocol == IPPROTO_UDP)
         match = udp_match;
     attempt->rule = match.rule;
+    if (match.verdict == MFD_REDIRECT && attempt->call.call.kind != MFD_CALL_CONNECT &&
+        mfd_socket_is_multipath(taken.socket.fd)) { /* on an attempt of ours it would fail */
+        match.verdict = MFD_DENY;
+        match.argument = EOPNOTSUPP; /* as before Linux 6.2 */
+    }
     if (match.verdict == MFD_ASK && ask(agent, attempt, &taken, &decision))
         return;
     if (match.verdict == MFD_REDIRECT)

@@ -227,6 +227,7 @@ void mfd_socket_let_go(struct mfd_agent *agent, pid_t pid, int fd);
 int mfd_socket_option(int fd, int level, int name, int *ret_value);
 uint64_t mfd_socket_cookie(int fd);
 uint64_t mfd_socket_timeout_ns(int fd, int name);
+bool mfd_socket_is_multipath(int fd);
 bool mfd_socket_is_nonblocking(int fd);
 
 /* --- inplace.c: connect a program's own open file, without waiting for it ------------------------ */

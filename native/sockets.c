@@ -42,6 +42,15 @@ uint64_t mfd_socket_timeout_ns(int fd, int name)
     return (uint64_t)timeout.tv_sec * MFD_NS_PER_S + (uint64_t)timeout.tv_usec * MFD_NS_PER_US;
 }
 
+/* mfd_socket_is_multipath - one of MPTCP, or TCP? */
+bool mfd_socket_is_multipath(int fd)
+{
+    int protocol = 0;
+
+    return mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol) == 0 &&
+           protocol == IPPROTO_MPTCP;
+}
+
 /* mfd_socket_is_nonblocking - O_NONBLOCK of the open file */
 bool mfd_socket_is_nonblocking(int fd)
 {

@@ -1,4 +1,4 @@
-/* send_open.c - send_open MODE HOST PORT: TCP Fast Open, by send calls that connect
+/* send_open.c - send_open MODE HOST PORT [PROTOCOL]: TCP Fast Open, by send calls that connect
  *
  * blocking, nonblocking, dontwait: by sendto()     message: by sendmsg()     option: TCP_FASTOPEN_CONNECT
  * Then it tries the same once more, ends its stream, and reads what comes back. */
@@ -28,10 +28,10 @@ int main(int argc, char **argv)
 {
     const char *mode = argv[1];
     struct address address = address_of(argv[2], argv[3]);
-    int fd = tcp_socket(&address, strcmp(mode, "nonblocking") == 0 ? SOCK_NONBLOCK : 0);
+    int type = SOCK_STREAM | (strcmp(mode, "nonblocking") == 0 ? SOCK_NONBLOCK : 0);
+    int fd = sure("socket", socket(address.family, type, argc > 4 ? atoi(argv[4]) : 0));
     ssize_t n = open_fast(mode, fd, &address);
 
-    (void)argc;
     if (n < 0)
         say(-1, "open");
     else
