@@ -23,6 +23,7 @@ MODES = [
     "last",
     "raced",
     "many",
+    "asleep",
 ]
 FEW_FDS = 1024
 """A hard limit that old systems have: for the program, and for its agent."""
@@ -56,7 +57,7 @@ def test_as_bare(
 
 
 @pytest.mark.parametrize("variant", ["static", "i386"])
-@pytest.mark.parametrize("mode", ["oneshot", "closed", "many"])
+@pytest.mark.parametrize("mode", ["oneshot", "closed", "many", "asleep"])
 def test_other_programs(
     mode: str,
     variant: str,

@@ -6,8 +6,10 @@
  * reused    the number is another socket's now         anew      the instance is another one now
  * thread    the thread that registered has ended       daemon    so has the process
  * last      the last number that there is              raced     one thread registers while another connects
- * many      500 instances, all of them in another one  child     a child has registered it */
+ * many      500 instances, all of them in another one  child     a child has registered it
+ * asleep    a thread sleeps in epoll_wait() meanwhile */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -308,6 +310,60 @@ static void by_child(void)
     say_events(epoll, "in", PATIENCE_MS);
 }
 
+struct sleeper {
+    int epoll;
+    atomic_int tid;
+    struct epoll_event woken_by;
+};
+
+/* An edge of EPOLLHUP is what an unconnected socket has to tell. */
+static void *sleep_there(void *argument)
+{
+    struct sleeper *sleeper = argument;
+    struct epoll_event *event = &sleeper->woken_by;
+
+    sleeper->tid = gettid();
+    do {
+        *event = (struct epoll_event){0};
+        sure("epoll_wait", epoll_wait(sleeper->epoll, event, 1, PATIENCE_MS));
+    } while (event->events & EPOLLHUP);
+    return NULL;
+}
+
+static int is_asleep(int tid)
+{
+    char path[64];
+    char text[256] = {0};
+    const char *name_end;
+    int fd;
+
+    if (tid == 0)
+        return 0;
+    snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+    fd = sure("open", open(path, O_RDONLY));
+    sure("read", (int)read(fd, text, sizeof(text) - 1));
+    close(fd);
+    name_end = strrchr(text, ')');
+    return name_end != NULL && name_end[2] == 'S';
+}
+
+static void asleep(void)
+{
+    struct sleeper sleeper = {.epoll = instance()};
+    int fd = tcp_socket(&address, 0);
+    pthread_t thread;
+
+    add(sleeper.epoll, fd, EPOLLIN | EPOLLET);
+    if (pthread_create(&thread, NULL, sleep_there, &sleeper) != 0)
+        _exit(SET_UP_FAILED);
+    while (!is_asleep(sleeper.tid))
+        sched_yield();
+    connect_it(fd);
+    pthread_join(thread, NULL);
+    printf("woken: %#x %llx\n", sleeper.woken_by.events,
+           (unsigned long long)sleeper.woken_by.data.u64);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -316,7 +372,7 @@ int main(int argc, char **argv)
     } modes[] = {
         {"oneshot", oneshot},  {"closed", closed},    {"reused", reused}, {"anew", anew},
         {"thread", by_thread}, {"daemon", by_daemon}, {"last", last},     {"raced", raced},
-        {"many", many},        {"child", by_child},
+        {"many", many},        {"child", by_child},   {"asleep", asleep},
     };
 
     (void)argc;
