@@ -39,10 +39,12 @@ from meshfd.model import (
     Upstream,
 )
 from meshfd.protocol import Request
+from meshfd.routes import parse_route
 from meshfd.supervisor import Supervisor
+from tests.support.command import address_of
 from tests.support.need import require_tool
 from tests.support.ordinary_user import NOBODY
-from tests.support.servers import Echo
+from tests.support.servers import Echo, Echoer, Greeter
 from tests.support.waiting import DEADLINE_S, PAUSE_S
 
 pytestmark = pytest.mark.live
@@ -76,6 +78,28 @@ while True:
         asked.readline()
     with open(sys.argv[2], "w") as answers:
         print(connect(), file=answers)
+"""
+
+
+# Says once what comes of a connection and of a datagram to the virtual address.
+TALKER = """
+import socket, sys, time
+def connect():
+    with socket.create_connection(("127.66.0.1", 80), 10) as one:
+        return one.makefile().readline().strip()
+def send():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.settimeout(10)
+        one.connect(("127.66.0.1", 80))
+        one.send(b"there")
+        return one.recv(100).decode()
+def tell(call):
+    try:
+        return call()
+    except OSError as error:
+        return error.strerror
+print(tell(connect), tell(send), sep=", ", flush=True)
+time.sleep(1000)
 """
 
 
@@ -585,6 +609,36 @@ async def test_a_filter_that_changes_needs_another_agent(run: Run) -> None:
         )
         after = await running.until("web", lambda one: one["ready"] and one["pid"] != before["pid"])
         assert await ask_daemon(port) == after["pid"]
+
+
+async def test_routes_that_need_another_filter_come_and_go(run: Run, tmp_path: Path) -> None:
+    """The first route to a unix socket, or for UDP, works at once, and so does the end of the last.
+
+    The service is started again for each of them, under a filter that has what it needs.
+    """
+    file, where = tmp_path / "log", str(tmp_path / "greeter.sock")
+    client = Service("client", (sys.executable, "-c", TALKER), log=str(file))
+    with Greeter(where=where), Echoer() as echoer:
+        unix = parse_route(f"127.66.0.1:80=unix:{where}")
+        udp = parse_route(f"udp:127.66.0.1:80={address_of(echoer.socket)}")
+        refused = "Connection refused"
+        steps: tuple[tuple[tuple[Route, ...], str], ...] = (
+            ((), f"{refused}, {refused}"),
+            ((unix,), f"hello, {refused}"),
+            ((unix, udp), "hello, echo:there"),
+            ((udp,), f"{refused}, echo:there"),
+            ((), f"{refused}, {refused}"),
+        )
+        said: list[str] = []
+        async with run(client, sleeper("other")) as running:
+            for routes, expected in steps:
+                if said:
+                    await running.reload(replace(client, routes=routes), sleeper("other"))
+                said.append(expected)
+                await wait_until(
+                    lambda: file.exists() and file.read_text().count("\n") == len(said)
+                )
+                assert file.read_text().splitlines() == said
 
 
 async def test_listening_sockets_come_and_go_without_a_restart(run: Run) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 
 import pytest
 
@@ -170,6 +171,37 @@ def test_rights_of_a_message(
         assert processes.run(meshfd.exec(*inner, options=options)).lines == bare.lines
         privileged = processes.run(meshfd.exec(path, *words, options=options))
         assert privileged.lines == ["send with a mark: 1"]
+
+
+# Sends twice what the agent does not send, and then what it does.
+TOO_MUCH = """
+import errno, socket, sys
+to = sys.argv[1], int(sys.argv[2])
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.setsockopt(socket.SOL_SOCKET, 60, 1)  # asm-generic/socket.h: SO_ZEROCOPY
+def tell(step, call, *words):
+    try:
+        print(step, call(*words))
+    except OSError as error:
+        print(step, errno.errorcode[error.errno])
+tell("without copying:", client.sendto, b"quiet", 0x4000000, to)
+marks = [(socket.SOL_SOCKET, 36, bytes(4))] * 200
+tell("much control:", client.sendmsg, [b"quiet"], marks, 0, to)
+tell("plain:", client.sendto, b"quiet", to)
+"""
+
+
+@pytest.mark.parametrize("extra", [(), ("--strict",)], ids=str)
+def test_no_room(extra: tuple[str, ...], meshfd: Meshfd, processes: Processes) -> None:
+    """(README, limits.) Without copying, or with much control data, a send fails with ENOBUFS."""
+    meshfd.need()
+    words = [sys.executable, "-c", TOO_MUCH, VIRTUAL, str(VIRTUAL_PORT)]
+    with Echoer() as server:
+        route = f"udp:{VIRTUAL}:{VIRTUAL_PORT}={address_of(server.socket)}"
+        done = processes.run(meshfd.exec(*words, options=("--route", route, *extra)))
+        wait_until(lambda: server.n_heard > 0, "the datagram that is sent")
+        assert server.n_heard == 1
+    assert done.lines == ["without copying: ENOBUFS", "much control: ENOBUFS", "plain: 5"]
 
 
 def test_denied(meshfd: Meshfd, program: Programs, processes: Processes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_as_the_program(
         where.chmod(mode)
         done = processes.run(meshfd.exec(*command, options=way.options))
     assert done.lines == expected, done.err
+
+
+def test_changed_root(
+    meshfd: Meshfd, program: Programs, processes: Processes, where: Path, tmp_path: Path
+) -> None:
+    """A program that sees nothing but itself is connected to the path that meshfd sees."""
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy(program("standin", "static"), root / "standin")
+    way = way_to(where)
+    inner = [require_tool("chroot"), str(root), "/standin", "hello", *way.words]
+    with Echo(str(where)):
+        for kind in ((), ("--strict",)):
+            done = processes.run(meshfd.exec(*inner, options=way.options + kind))
+            assert done.lines == SERVED, done.err
 
 
 def test_who_it_was(meshfd: Meshfd, program: Programs, processes: Processes, where: Path) -> None:
