@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.command import KINDS, Meshfd, written
+from tests.support.command import KINDS, Meshfd, address_of, written
 from tests.support.need import require_root
 from tests.support.netns import Wire, open_wire
 from tests.support.processes import Processes
-from tests.support.servers import Greeter, free_port, port_of
+from tests.support.servers import Echoer, Greeter, free_port, port_of
 
 # HOST PORT SCOPE: where a client believes to be.
 CLIENT = """
@@ -32,6 +32,18 @@ server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 server.bind((sys.argv[1], int(sys.argv[2]), 0, int(sys.argv[3])))
 server.listen()
 print("name:", *server.getsockname())
+"""
+
+# And for one that sends datagrams, with and without connecting.
+TALKER = """
+import socket, sys
+to = (sys.argv[1], int(sys.argv[2]), 0, int(sys.argv[3]))
+talker = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+talker.settimeout(30)
+talker.sendto(b"there", to)
+print(*talker.recvfrom(100))
+talker.connect(to)
+print(talker.getpeername(), talker.send(b"again"), talker.recv(100))
 """
 
 
@@ -77,4 +89,28 @@ def test_handed(kind: tuple[str, ...], meshfd: Meshfd, processes: Processes, wir
     options = ("--listen", f"[::1]:{port}", "--log", "-", *kind)
     under = processes.run(meshfd.exec(*words, options=options))
     assert bare.lines == [f"name: ::1 {port} 0 0"]
+    assert under.lines == bare.lines, under.err
+
+
+@pytest.mark.parametrize("kind", [(), ("--strict",)], ids=" ".join)
+@pytest.mark.parametrize("routed", [True, False], ids=["routed", "unrouted"])
+def test_datagrams(
+    routed: bool, kind: tuple[str, ...], meshfd: Meshfd, processes: Processes, wire: Wire
+) -> None:
+    """Answers come from the address, and the scope, that was asked."""
+    meshfd.need()
+    link = (wire.link_local, 0, 0, wire.index)
+    with (
+        Echoer(family=socket.AF_INET6) as endpoint,
+        Echoer(family=socket.AF_INET6, address=link) as asked,
+    ):
+        port = port_of(asked.socket)
+        words = [sys.executable, "-c", TALKER, wire.link_local, str(port), str(wire.index)]
+        bare = processes.run(words)
+        host = wire.link_local if routed else "2001:db8::1"
+        route = f"udp:{written(host, port)}={address_of(endpoint.socket)}"
+        options = ("--route", route, "--transparent", *kind)
+        under = processes.run(meshfd.exec(*words, options=options))
+        assert endpoint.n_heard == (2 if routed else 0)
+    assert len(bare.lines) == 2, bare.err
     assert under.lines == bare.lines, under.err

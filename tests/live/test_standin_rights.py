@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, direct_way, written
-from tests.support.need import require_root, require_tool
+from tests.support.need import require, require_root, require_tool
 from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -69,6 +69,27 @@ def test_as_the_program(
     with Echo(str(where)):
         os.chown(where, owner, group)
         where.chmod(mode)
+        done = processes.run(meshfd.exec(*command, options=way.options))
+    assert done.lines == expected, done.err
+
+
+@pytest.mark.parametrize(("owner", "expected"), [(0, SERVED), (NOBODY, REFUSED)])
+def test_user_namespace(
+    owner: int,
+    expected: list[str],
+    meshfd: Meshfd,
+    program: Programs,
+    processes: Processes,
+    where: Path,
+) -> None:
+    """Who is root in a user namespace of its own has no capabilities outside."""
+    way = way_to(where)
+    words = [require_tool("unshare"), "--user", "--map-root-user", "--"]
+    require(processes.run([*words, "true"]).code == 0, "no user namespace can be made")
+    command = [*words, str(program("standin")), "hello", *way.words]
+    with Echo(str(where)):
+        os.chown(where, owner, owner)
+        where.chmod(0o700)
         done = processes.run(meshfd.exec(*command, options=way.options))
     assert done.lines == expected, done.err
 

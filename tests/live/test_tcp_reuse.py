@@ -258,3 +258,31 @@ for client, host in zip(clients, hosts):
     assert bare.lines == ["0", "EADDRNOTAVAIL"]
     if not meshfd.bare:
         assert under.lines == bare.lines
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_one_port_two_destinations(
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    processes: Processes,
+    greeter: Greeter,
+    other: Greeter,
+) -> None:
+    """Two sockets that share a port, by SO_REUSEPORT, each reach their own server from it."""
+    code = """
+import socket, sys
+clients = [socket.socket() for _ in range(2)]
+for client in clients:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+clients[0].bind(("127.0.0.2", 0))
+clients[1].bind(clients[0].getsockname())
+for client, host, port in zip(clients, sys.argv[1::2], sys.argv[2::2]):
+    client.connect((host, int(port)))
+    print(client.makefile().readline().strip())
+print("one name:", clients[0].getsockname() == clients[1].getsockname())
+"""
+    words = [sys.executable, "-c", code]
+    first, second = meshfd.way(greeter.listening), meshfd.way(other.listening, port=81)
+    options = first.options + second.options + kind
+    under = processes.run(meshfd.exec(*words, *first.words, *second.words, options=options))
+    assert under.lines == ["hello", "other", "one name: True"], under.err

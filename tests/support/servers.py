@@ -204,14 +204,19 @@ class Repeater:
 class Echoer:
     """Answers each datagram with its name, a colon and what it got; only counts ``quiet``."""
 
-    def __init__(self, name: str = "echo", family: socket.AddressFamily = socket.AF_INET) -> None:
-        """Serve from now until the block's end."""
+    def __init__(
+        self,
+        name: str = "echo",
+        family: socket.AddressFamily = socket.AF_INET,
+        address: tuple[str, int, int, int] | None = None,
+    ) -> None:
+        """Serve from now until the block's end; ``address``: another than loopback's."""
         self.name = name
         self.n_heard = 0
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.socket.bind((LOOPBACK[family], 0))
+        self.socket.bind((LOOPBACK[family], 0) if address is None else address)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"echoer {name}")
         self._thread.start()
