@@ -165,10 +165,10 @@ static void remember(void *context, int level, int name, const void *value, sock
     standin->options_size = (uint16_t)(at + sizeof(option) + size);
 }
 
-static int open_fresh(const struct mfd_standin *standin)
+static int open_fresh(const struct mfd_standin *standin, int protocol)
 {
-    int protocol = standin->protocol == IPPROTO_TCP ? 0 : standin->protocol;
-    int fd = socket(standin->domain, SOCK_STREAM | SOCK_CLOEXEC, protocol);
+    int fd =
+        socket(standin->domain, SOCK_STREAM | SOCK_CLOEXEC, protocol == IPPROTO_TCP ? 0 : protocol);
 
     return fd < 0 ? -errno : fd;
 }
@@ -176,16 +176,16 @@ static int open_fresh(const struct mfd_standin *standin)
 /* mfd_standin_options_read - remember what the program had set on its TCP socket */
 void mfd_standin_options_read(struct mfd_standin *standin, int tcp_fd)
 {
-    MFD_CLOSE int fresh_fd = open_fresh(standin);
+    MFD_CLOSE int fresh_fd = open_fresh(standin, standin->protocol);
 
     if (fresh_fd >= 0)
         mfd_options_differing(tcp_fd, fresh_fd, remember, standin);
 }
 
 /* A TCP socket on which the program has set what it has set. */
-static int open_like(const struct mfd_standin *standin)
+static int open_like(const struct mfd_standin *standin, int protocol)
 {
-    int fd = open_fresh(standin);
+    int fd = open_fresh(standin, protocol);
 
     for (unsigned at = 0; fd >= 0 && at < standin->options_size;) {
         struct option option = option_at(standin, at);
@@ -197,11 +197,18 @@ static int open_like(const struct mfd_standin *standin)
     return fd;
 }
 
+/* The one that is asked about an option. A socket of MPTCP that is connected to a server without it passes all but
+ * SOL_SOCKET on to its one connection of TCP (net/mptcp/sockopt.c), and so this stand-in is to look. */
+static int open_to_ask(const struct mfd_standin *standin, int level)
+{
+    return open_like(standin, level == SOL_SOCKET ? standin->protocol : IPPROTO_TCP);
+}
+
 /* mfd_standin_open_like - a TCP socket on which IP's and TCP's options are as the program has set them
  * Return: 0 or -errno. */
 int mfd_standin_open_like(const struct mfd_standin *standin, int *ret_fd)
 {
-    int fd = open_like(standin);
+    int fd = open_like(standin, standin->protocol);
 
     if (fd < 0)
         return fd;
@@ -287,7 +294,7 @@ static int set_option(struct mfd_standin *standin, const struct mfd_notification
         return -EINVAL;
     if (mfd_target_read(call->pid, call->call.args[3], value, (size_t)size) < 0)
         return -EFAULT;
-    fd = open_like(standin);
+    fd = open_to_ask(standin, level);
     if (fd < 0)
         return -ENOBUFS;
     if (!is_for_everybody(level, name))
@@ -353,7 +360,7 @@ static int read_option(const struct mfd_standin *standin, int level, int name, u
         memcpy(value, sockaddr.bytes, length);
         return (int)length;
     }
-    fd = open_like(standin);
+    fd = open_to_ask(standin, level);
     if (fd < 0)
         return -ENOBUFS;
     if (getsockopt(fd, level, name, value, &length) < 0)

@@ -122,7 +122,7 @@ OMISSIONS: tuple[Omission, ...] = (
         frozenset({"standin"}),
     ),
     Omission(
-        "Limits, Unix sockets: options, SIGIO, AF_UNSPEC; MPTCP has no stand-ins",
+        "Limits, Unix sockets: options, SIGIO, AF_UNSPEC; MPTCP's own ways with data and options",
         re.compile(
             r"^(set \d (reuseport|zerocopy|transparent|passcred|rcvlowat|timestamp|addrform)"
             r"|get \d (maxseg|rcvbuf|sndbuf|passcred|addrform)|owner|unconnect|socket .* 262)\b"

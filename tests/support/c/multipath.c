@@ -20,6 +20,9 @@ int main(int argc, char **argv)
     say(dial(fd, &address), "connect");
     wait_for(fd, POLLOUT);
     say(getsockopt(fd, SOL_OF_MPTCP, INFO, info, &size), "MPTCP_INFO"); /* fails after a fallback */
+    /* what no connection of TCP takes, and what MPTCP itself does not know */
+    say(setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &(int){0}, sizeof(int)), "TCP_KEEPINTVL");
+    say(setsockopt(fd, IPPROTO_IP, IP_RECVERR, &(int){1}, sizeof(int)), "IP_RECVERR");
     size = sizeof(protocol);
     sure("SO_PROTOCOL", getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size));
     printf("protocol: %d\n", protocol);
