@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import KINDS, VIRTUAL, VIRTUAL_PORT, Meshfd, direct_way
+from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, direct_way
 from tests.support.need import require
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -18,6 +18,7 @@ from tests.support.servers import Greeter, Repeater, free_port, read_all
 from tests.support.waiting import DEADLINE_S
 
 MPTCP = 262  # linux/in.h: IPPROTO_MPTCP
+KINDS = ((), ("--track", "create", "--strict"))  # what differs most
 
 CLIENT = """
 import errno, socket, sys
@@ -139,9 +140,7 @@ def test_fast_open(mode: str, meshfd: Meshfd, program: Programs, processes: Proc
         assert under.lines == ["open: EOPNOTSUPP"], under.err
 
 
-@pytest.mark.parametrize(
-    "kind", [(), ("--track", "create", "--strict"), ("--transparent",)], ids=" ".join
-)
+@pytest.mark.parametrize("kind", [*KINDS, ("--transparent",)], ids=" ".join)
 def test_handed(kind: tuple[str, ...], meshfd: Meshfd, processes: Processes) -> None:
     """A daemon that asks for MPTCP has its options, and its client; its socket is plain TCP."""
     seen = []
