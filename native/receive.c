@@ -19,6 +19,7 @@
  * kept; nor is one of a socket with an error queue, where poll(2) cannot tell that from a full queue.
  * Source: recvmsg(2), recvmmsg(2), net/socket.c (do_recvmmsg), net/ipv4/udp.c (udp_recvmsg). */
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include "meshfd.h"
@@ -139,9 +140,9 @@ static uint32_t n_messages(const struct mfd_notification *call)
     return is_many(call) ? (uint32_t)call->call.args[2] : 1;
 }
 
-/* Does the socket have an error for its next call? Looking does not consume it. Only where nobody fills an error
- * queue does POLLERR say so (net/ipv4/udp.c, udp_poll; datagram_poll). */
-static bool has_error(int fd)
+/* Is POLLERR an error for the socket's next call? Only where nobody fills an error queue (net/ipv4/udp.c,
+ * udp_poll; datagram_poll). */
+static bool has_no_error_queue(int fd)
 {
     static const struct {
         int level;
@@ -154,12 +155,28 @@ static bool has_error(int fd)
     };
     int value;
 
-    if (!mfd_inplace_has_error(fd))
-        return false;
     for (size_t i = 0; i < MFD_COUNT(queued); i++)
         if (mfd_socket_option(fd, queued[i].level, queued[i].name, &value) == 0 && value != 0)
             return false;
     return true;
+}
+
+enum next {
+    NEXT_NONE,
+    NEXT_DATAGRAM,
+    NEXT_ERROR
+};
+
+/* What the next call of the socket would find. Looking consumes no error, which a receive would. */
+static enum next look_at_next(int fd)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+
+    if (poll(&polled, 1, 0) <= 0)
+        return NEXT_NONE;
+    if ((polled.revents & POLLERR) != 0 && has_no_error_queue(fd))
+        return NEXT_ERROR;
+    return (polled.revents & POLLIN) != 0 ? NEXT_DATAGRAM : NEXT_NONE;
 }
 
 /* One of many was received. Return: whether that was the last; -errno. */
@@ -198,30 +215,45 @@ static bool may_wait(const struct mfd_notification *call, const struct mfd_trial
            !mfd_socket_is_nonblocking(trial->fd);
 }
 
+/* @ret_next: NEXT_DATAGRAM: one was tried for
+ * Return: of many 0, or 1 when that was the last; of one what the call returns; or -errno. */
+static int receive_next(struct mfd_agent *agent, const struct mfd_notification *call,
+                        struct mfd_trial *trial, enum next *ret_next)
+{
+    const int flags = flags_of(call) & ~(is_many(call) ? MSG_WAITFORONE : 0);
+    int result;
+
+    *ret_next = trial->progress > 0 ? look_at_next(trial->fd) : NEXT_DATAGRAM;
+    if (*ret_next != NEXT_DATAGRAM)
+        return *ret_next == NEXT_NONE ? -EAGAIN : 0;
+    result = receive_one(agent, call, trial->fd, trial->progress, flags);
+    if (result < 0 || !is_many(call))
+        return result;
+    result = count_one(call, trial->progress, result);
+    if (result >= 0)
+        trial->progress++;
+    return result;
+}
+
 /* @trial: progress is how many datagrams were received */
 static bool try_receive(struct mfd_agent *agent, const struct mfd_notification *call,
                         struct mfd_trial *trial)
 {
-    const int flags = flags_of(call) & ~(is_many(call) ? MSG_WAITFORONE : 0);
     const uint32_t begin = trial->progress;
     const uint32_t end = begin + MFD_MESSAGES_TURN;
     int result = trial->wake == MFD_WAKE_READY ? 0 : -EAGAIN;
-    bool failed = false;
+    enum next next = NEXT_DATAGRAM;
 
-    while (result == 0 && trial->progress < n_messages(call) && trial->progress < end) {
-        failed = trial->progress > 0 && has_error(trial->fd);
-        if (failed)
+    while (result == 0 && next == NEXT_DATAGRAM && trial->progress < n_messages(call) &&
+           trial->progress < end) {
+        result = receive_next(agent, call, trial, &next);
+        if (!is_many(call))
             break;
-        result = receive_one(agent, call, trial->fd, trial->progress, flags);
-        if (result < 0 || !is_many(call))
-            break;
-        result = count_one(call, trial->progress, result);
-        if (result >= 0)
-            trial->progress++;
     }
     if (trial->wake == MFD_WAKE_SIGNAL && trial->progress == 0)
         return false;
-    trial->again = result == 0 && !failed && trial->progress == end && end < n_messages(call);
+    trial->again =
+        result == 0 && next != NEXT_ERROR && trial->progress == end && end < n_messages(call);
     if ((result == -EAGAIN || trial->again) && may_wait(call, trial))
         return false;
     if (trial->progress > 0) {

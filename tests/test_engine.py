@@ -460,6 +460,7 @@ texts = st.text(
     max_size=8,
 )
 ids = st.none() | st.integers(0, 2**32 - 2)
+u64s = st.integers(0, 2**64 - 1)
 programs = st.builds(
     Program,
     argv=st.lists(texts, min_size=1, max_size=4).map(tuple),
@@ -470,7 +471,11 @@ programs = st.builds(
     groups=st.lists(st.integers(0, 2**32 - 1), max_size=4).map(tuple),
     umask=st.none() | st.integers(0, 0o777),
     blocked_signals=st.frozensets(st.integers(1, 64)),
+    rlimits=st.dictionaries(st.integers(0, 15), st.tuples(u64s, u64s)).map(
+        lambda limits: tuple((number, *pair) for number, pair in sorted(limits.items()))
+    ),
 )
+PROGRAM_HEADER = struct.Struct("=8I2Q32Q")  # the last: soft and hard of 16 limits
 
 
 def read_block(program: Program) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
@@ -480,10 +485,10 @@ def read_block(program: Program) -> tuple[tuple[int, ...], tuple[int, ...], list
         content = os.pread(fd, os.fstat(fd).st_size, 0)
     finally:
         os.close(fd)
-    numbers = struct.unpack_from("=8IQ", content)
+    numbers = PROGRAM_HEADER.unpack_from(content)
     n_groups, strings_size = numbers[3], numbers[7]
-    groups = struct.unpack_from(f"={n_groups}I", content, 40)
-    strings = content[40 + 4 * n_groups :]
+    groups = struct.unpack_from(f"={n_groups}I", content, PROGRAM_HEADER.size)
+    strings = content[PROGRAM_HEADER.size + 4 * n_groups :]
     assert len(strings) == strings_size
     assert strings.endswith(b"\0")
     return numbers, groups, [os.fsdecode(text) for text in strings[:-1].split(b"\0")]
@@ -494,7 +499,7 @@ def read_block(program: Program) -> tuple[tuple[int, ...], tuple[int, ...], list
 def test_a_program_block_holds_the_program(program: Program) -> None:
     """Everything that execve(2) and its surroundings need can be read back, byte for byte."""
     numbers, groups, strings = read_block(program)
-    magic, n_argv, n_env, _, uid, gid, umask, _, blocked = numbers
+    magic, n_argv, n_env, _, uid, gid, umask, _, blocked, limited, *limits = numbers
     assert magic == lib.MFD_PROGRAM_MAGIC
     assert groups == program.groups
     assert [uid, gid, umask] == [
@@ -502,6 +507,9 @@ def test_a_program_block_holds_the_program(program: Program) -> None:
         for value in (program.uid, program.gid, program.umask)
     ]
     assert blocked == sum(1 << (signo - 1) for signo in program.blocked_signals)
+    assert limited == sum(1 << number for number, _, _ in program.rlimits)
+    for number, soft, hard in program.rlimits:
+        assert limits[2 * number : 2 * number + 2] == [soft, hard]
     assert (n_argv, n_env) == (len(program.argv), len(program.environment))
     assert strings == [
         program.working_dir,
