@@ -370,8 +370,9 @@ class Agent:
     async def _end_orphans(self) -> None:
         """End what the agent ran; it is no more, or does not answer."""
         if self._program_pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError), trio.move_on_after(END_S):
                 signal.pidfd_send_signal(self._program_pidfd, signal.SIGKILL)
+                await trio.lowlevel.wait_readable(self._program_pidfd)
         await _end_sessions(self._sessions)
 
     def _forget_program(self) -> None:
