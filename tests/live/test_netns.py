@@ -22,7 +22,7 @@ import pytest
 from tests.support.command import COMMAND
 from tests.support.need import require_root, require_tool
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
-from tests.support.processes import Processes, Program, children_of
+from tests.support.processes import Processes, Program, agents_of, children_of
 from tests.support.waiting import wait_until
 
 # Says where its sockets are: made, UDP, handed, redirected to its own server, and accepted there.
@@ -147,7 +147,7 @@ def test_new_one_ends_with_the_service(processes: Processes, tmp_path: Path) -> 
     """Nobody is left in a new namespace when the service has ended."""
     require_root()
     running = start(processes, tmp_path, service("new", ["sleep", "1000"]))
-    (agent,) = wait_until(lambda: children_of(running.pid), "the agent")
+    (agent,) = wait_until(lambda: agents_of(running.pid), "the agent")
     wait_until(lambda: children_of(agent), "the program")
     inode = inode_of("/proc", str(agent), "ns/net")
     running.signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.command import COMMAND
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
-from tests.support.processes import Finished, Processes, children_of
+from tests.support.processes import Finished, Processes, agents_of, children_of
 from tests.support.waiting import wait_until
 
 
@@ -54,7 +54,7 @@ def test_agent_keeps_its_own(processes: Processes, tmp_path: Path) -> None:
     file.write_text(configuration("{ nofile = 10 }", ["sleep", "1000"]))
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     running = processes.start([*COMMAND, "run", str(file)], env=environment)
-    (agent,) = wait_until(lambda: children_of(running.pid), "the agent")
+    (agent,) = wait_until(lambda: agents_of(running.pid), "the agent")
     (program,) = wait_until(lambda: children_of(agent), "the program")
     wait_until(  # at first it is the agent's copy
         lambda: resource.prlimit(program, resource.RLIMIT_NOFILE) == (10, 10), "its own limit"

@@ -51,6 +51,18 @@ def children_of(pid: int) -> list[int]:
     return [child for child, parent in _parents().items() if parent == pid]
 
 
+def agents_of(pid: int) -> list[int]:
+    """Return the pids of a supervisor's agents; Python starts other programs for a moment, too."""
+
+    def name(child: int) -> str:
+        try:
+            return Path("/proc", str(child), "comm").read_text()
+        except OSError:  # it ended meanwhile
+            return ""
+
+    return [child for child in children_of(pid) if name(child) == "meshfd-agent\n"]
+
+
 def descendants_of(pid: int, but: frozenset[int] = frozenset()) -> list[int]:
     """Return the pids below a process, without those ``but`` and what is below them."""
     parents = _parents()
