@@ -5,6 +5,7 @@ Source: proc(5), /proc/PID/mountinfo and /proc/PID/cgroup; cgroups(7).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -67,5 +68,5 @@ def is_within(one: PurePosixPath, other: PurePosixPath) -> bool:
 
 
 def _unescape(text: str) -> str:
-    """A field of mountinfo, in which blanks and the like are octal."""
-    return text.encode().decode("unicode_escape") if "\\" in text else text
+    """A field of mountinfo, in which blanks, newlines and backslashes are octal."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -189,7 +189,9 @@ static int do_setup(struct mfd_agent *agent, const struct received *received)
     agent->ask_timeout_ms = setup->ask_timeout_ms;
     agent->stop_signal = setup->stop_signal;
     agent->stop_timeout_ms = setup->stop_timeout_ms;
-    mfd_cgroup_learn(&agent->cgroup);
+    if ((setup->flags & MFD_SETUP_CREATE) !=
+        0) /* only who makes sockets for programs asks for it */
+        mfd_cgroup_learn(&agent->cgroup);
     if ((setup->flags & (MFD_SETUP_NETNS | MFD_SETUP_NEW_NETNS)) != 0)
         return mfd_netns_enter(&agent->netns,
                                (setup->flags & MFD_SETUP_NETNS) != 0 ? received->fds[0] : -1);

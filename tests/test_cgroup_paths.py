@@ -14,6 +14,7 @@ HYBRID = """\
 36 31 0:33 / /sys/fs/cgroup/pids rw,relatime shared:9 - cgroup cgroup rw,pids
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:11 master:2 - cgroup2 cgroup2 rw
 """
+ACCENTS = "30 23 0:27 / /mnt/caf\u00e9\\040noir rw - cgroup2 cgroup2 rw\n"
 CONTAINER = "99 31 0:38 /docker/a\\040b /sys/fs/my\\040cgroup rw - cgroup2 cgroup2 rw\n"
 
 
@@ -23,8 +24,9 @@ CONTAINER = "99 31 0:38 /docker/a\\040b /sys/fs/my\\040cgroup rw - cgroup2 cgrou
         (UNIFIED, "/sys/fs/cgroup", "/"),
         (HYBRID, "/sys/fs/cgroup/unified", "/"),
         (CONTAINER, "/sys/fs/my cgroup", "/docker/a b"),
+        (ACCENTS, "/mnt/caf\u00e9 noir", "/"),
     ],
-    ids=["unified", "hybrid", "container"],
+    ids=["unified", "hybrid", "container", "accents"],
 )
 def test_hierarchy(mountinfo: str, mount: str, root: str) -> None:
     """Version 2 is found alone, beside version 1, and where only a part of it is mounted."""
