@@ -6,21 +6,21 @@ sock_diag(7) tells each socket's cgroup, which is the inode of the cgroup's dire
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from meshfd.cgroup_paths import find_hierarchy, find_own
-from tests.support.command import COMMAND, VIRTUAL, address_of
+from tests.support.command import VIRTUAL, address_of
+from tests.support.configured import report_of, start_run, toml_command
 from tests.support.need import require, require_root
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program
@@ -59,6 +59,11 @@ class Place:
 
     directory: Path
     path: str
+
+    @property
+    def prefix(self) -> list[str]:
+        """A command that runs another in this cgroup."""
+        return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs; exec "$@"', "sh"]
 
 
 @pytest.fixture
@@ -110,25 +115,17 @@ class Run:
         self.directory = directory
         self.report = directory / "report"
 
-    def start(self, cgroup: str, command: list[str], more: str = "", upper: str = "") -> Program:
+    def start(
+        self,
+        cgroup: str,
+        command: list[str],
+        more: str = "",
+        upper: str = "",
+        prefix: Sequence[str] = (),
+    ) -> Program:
         """Start ``meshfd run``."""
-        words = ", ".join(json.dumps(word) for word in command)
-        text = f'{upper}\n[service.web]\ncgroup = "{cgroup}"\ncommand = [{words}]\n{more}\n'
-        file = self.directory / "web.toml"
-        file.write_text(text)
-        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory)}
-        return self._processes.start([*COMMAND, "run", str(file)], env=environment)
-
-    def cookies(self, running: Program) -> dict[str, Any]:
-        """Return what the program says of its sockets."""
-
-        def is_there() -> bool:
-            if running.popen.poll() is not None:
-                running.give_up("meshfd run has ended")
-            return self.report.exists()
-
-        wait_until(is_there, "the program's sockets")
-        return dict(json.loads(self.report.read_text()))
+        text = f'{upper}\n[service.web]\ncgroup = "{cgroup}"\n{toml_command(command)}{more}\n'
+        return start_run(self._processes, self.directory, text, prefix=prefix)
 
 
 @pytest.fixture
@@ -153,7 +150,7 @@ def test_sockets_belong(nested: bool, track: str, run: Run, place: Place) -> Non
             f'[upstream.u]\naddresses = ["{VIRTUAL}:80"]\n'
             f'endpoints = ["{address_of(greeter.listening)}"]\n',
         )
-        cookies = run.cookies(running)
+        cookies = report_of(running, run.report)
         found = cgroups_of(cookies)
         where = inner / "below" if nested else inner
         expected = where.stat().st_ino
@@ -177,15 +174,9 @@ def test_made_and_removed(run: Run, place: Place) -> None:
     assert [one for one in place.directory.iterdir() if one.is_dir()] == []
 
 
-def test_own_cgroup_is_the_base(run: Run, place: Place, processes: Processes) -> None:
+def test_own_cgroup_is_the_base(run: Run, place: Place) -> None:
     """A path without a leading slash is below meshfd's own cgroup."""
-    file = run.directory / "web.toml"
-    file.write_text('[service.web]\ncgroup = "x/web"\ncommand = ["sleep", "1000"]\n')
-    script = f'echo $$ > {place.directory}/cgroup.procs; exec "$@"'
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.directory)}
-    running = processes.start(
-        ["sh", "-c", script, "sh", *COMMAND, "run", str(file)], env=environment
-    )
+    running = run.start("x/web", ["sleep", "1000"], prefix=place.prefix)
     inner = place.directory / "x" / "web"
     wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
     running.signal(signal.SIGTERM)
@@ -243,31 +234,25 @@ def _name_of(pid: int) -> str:
 # --- what cannot be used --------------------------------------------------------------------------
 
 
-def test_no_permission(run: Run, place: Place, processes: Processes) -> None:
+def test_no_permission(run: Run, place: Place) -> None:
     """An ordinary user is told what is needed; nothing is started."""
     os.chown(run.directory, NOBODY, NOBODY)
     run.directory.chmod(0o755)
-    file = run.directory / "web.toml"
-    file.write_text(f'[service.web]\ncgroup = "{place.path}/web"\ncommand = ["sleep", "1000"]\n')
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.directory)}
-    done = processes.run(as_ordinary_user([*COMMAND, "run", str(file)]), env=environment, cwd="/")
+    running = run.start(f"{place.path}/web", ["sleep", "1000"], prefix=as_ordinary_user([]))
+    done = running.finish()
     assert done.code != 0
     (line,) = done.err.splitlines()
     assert f"service web: cgroup {place.directory / 'web'} cannot be used: Permission" in line
     assert "Delegate=yes" in line
 
 
-def test_delegated(run: Run, place: Place, processes: Processes) -> None:
+def test_delegated(run: Run, place: Place) -> None:
     """An ordinary user's own, delegated cgroup serves: no privilege is needed below it."""
     for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
         os.chown(place.directory / name, NOBODY, NOBODY)
     os.chown(run.directory, NOBODY, NOBODY)
-    file = run.directory / "web.toml"
-    file.write_text('[service.web]\ncgroup = "web"\ncommand = ["sleep", "1000"]\n')
-    script = f'echo $$ > {place.directory}/cgroup.procs; exec "$@"'
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.directory)}
-    command = as_ordinary_user([*COMMAND, "run", str(file)])
-    running = processes.start(["sh", "-c", script, "sh", *command], env=environment, cwd="/")
+    prefix = [*place.prefix, *as_ordinary_user([])]
+    running = run.start("web", ["sleep", "1000"], prefix=prefix)
     inner = place.directory / "web"
     wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
     running.signal(signal.SIGTERM)

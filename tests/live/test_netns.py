@@ -6,7 +6,6 @@ Needs root, as entering a namespace does.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,11 +14,11 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from tests.support.command import COMMAND
+from tests.support.configured import report_of, start_run, toml_command
 from tests.support.need import require_root, require_tool
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program, agents_of, children_of
@@ -72,30 +71,9 @@ def named() -> Iterator[str]:
         subprocess.run([ip, "netns", "delete", name], check=True)
 
 
-def start(processes: Processes, directory: Path, text: str, *prefix: str) -> Program:
-    """Start ``meshfd run`` with this configuration."""
-    file = directory / "web.toml"
-    file.write_text(text)
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-    return processes.start([*prefix, *COMMAND, "run", str(file)], env=environment, cwd="/")
-
-
 def service(netns: str, command: list[str], more: str = "") -> str:
     """Return a service's configuration."""
-    words = ", ".join(json.dumps(word) for word in command)
-    return f'[service.web]\nnetns = "{netns}"\ncommand = [{words}]\n{more}\n'
-
-
-def said(running: Program, report: Path) -> dict[str, Any]:
-    """Wait for what the program reports."""
-
-    def is_there() -> bool:
-        if running.popen.poll() is not None:
-            running.give_up("meshfd run has ended")
-        return report.exists()
-
-    wait_until(is_there, "the program's report")
-    return dict(json.loads(report.read_text()))
+    return f'[service.web]\nnetns = "{netns}"\n{toml_command(command)}{more}\n'
 
 
 @pytest.mark.parametrize("track", ["connect", "create"])
@@ -111,8 +89,8 @@ def test_sockets_are_there(
         f'[service.web.routes]\n"127.66.0.1:80" = "127.0.0.1:{PORT}"\n'
     )
     command = [sys.executable, "-c", SOCKETS, str(PORT), str(report)]
-    running = start(processes, tmp_path, service(netns, command, more))
-    answers = said(running, report)
+    running = start_run(processes, tmp_path, service(netns, command, more))
+    answers = report_of(running, report)
     inode = answers.pop("inode")
     assert len(answers) == 5
     assert len(set(answers.values())) == 1
@@ -132,7 +110,7 @@ def test_new_one_outlives_a_restart(processes: Processes, tmp_path: Path) -> Non
     code = "import os, sys; print(os.stat('/proc/self/ns/net').st_ino, file=open(sys.argv[1], 'a'))"
     command = [sys.executable, "-c", code, str(report)]
     more = 'restart = "always"\nbackoff = "10ms"\n'
-    running = start(processes, tmp_path, service("new", command, more))
+    running = start_run(processes, tmp_path, service("new", command, more))
     wait_until(
         lambda: report.exists() and len(report.read_text().splitlines()) >= 3, "three starts"
     )
@@ -146,7 +124,7 @@ def test_new_one_outlives_a_restart(processes: Processes, tmp_path: Path) -> Non
 def test_new_one_ends_with_the_service(processes: Processes, tmp_path: Path) -> None:
     """Nobody is left in a new namespace when the service has ended."""
     require_root()
-    running = start(processes, tmp_path, service("new", ["sleep", "1000"]))
+    running = start_run(processes, tmp_path, service("new", ["sleep", "1000"]))
     (agent,) = wait_until(lambda: agents_of(running.pid), "the agent")
     wait_until(lambda: children_of(agent), "the program")
     inode = inode_of("/proc", str(agent), "ns/net")
@@ -175,16 +153,16 @@ def refused(running: Program) -> str:
 
 def test_missing(processes: Processes, tmp_path: Path) -> None:
     """A namespace that is not there is named, with what makes it."""
-    line = refused(start(processes, tmp_path, service("meshfd-none", ["sleep", "1000"])))
+    line = refused(start_run(processes, tmp_path, service("meshfd-none", ["sleep", "1000"])))
     assert "network namespace /run/netns/meshfd-none: No such file or directory" in line
     assert "ip netns add meshfd-none" in line
 
 
-@pytest.mark.parametrize("path", ["/dev/null", "/proc/self/ns/mnt", "web.toml"])
+@pytest.mark.parametrize("path", ["/dev/null", "/proc/self/ns/mnt", "meshfd.toml"])
 def test_something_else(path: str, processes: Processes, tmp_path: Path) -> None:
     """A file that is no network namespace is refused."""
     path = path if path.startswith("/") else f"./{path}"
-    line = refused(start(processes, tmp_path, service(path, ["sleep", "1000"])))
+    line = refused(start_run(processes, tmp_path, service(path, ["sleep", "1000"])))
     assert "this file is no network namespace" in line
 
 
@@ -194,5 +172,5 @@ def test_without_privilege(netns: str, processes: Processes, tmp_path: Path) -> 
     if os.geteuid() == 0:
         os.chown(tmp_path, NOBODY, NOBODY)
     text = service(netns, ["sleep", "1000"])
-    line = refused(start(processes, tmp_path, text, *as_ordinary_user([])))
+    line = refused(start_run(processes, tmp_path, text, prefix=as_ordinary_user([])))
     assert "CAP_SYS_ADMIN" in line or "Permission denied" in line

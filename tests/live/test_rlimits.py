@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
 from pathlib import Path
 
-from tests.support.command import COMMAND
+from tests.support.configured import start_run, toml_command
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
-from tests.support.processes import Finished, Processes, agents_of, children_of
+from tests.support.processes import Processes, agents_of, children_of
 from tests.support.waiting import wait_until
 
 
 def configuration(rlimits: str, command: list[str]) -> str:
     """Return a service that ends with its program."""
-    words = ", ".join(json.dumps(word) for word in command)
-    return f'[service.a]\non_exit = "stop-all"\nrlimits = {rlimits}\ncommand = [{words}]\n'
-
-
-def run(processes: Processes, directory: Path, text: str, *prefix: str) -> Finished:
-    """Run ``meshfd run`` to its end."""
-    file = directory / "a.toml"
-    file.write_text(text)
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-    return processes.run([*prefix, *COMMAND, "run", str(file)], env=environment, cwd="/")
+    return f'[service.a]\non_exit = "stop-all"\nrlimits = {rlimits}\n{toml_command(command)}'
 
 
 def test_in_force(processes: Processes, tmp_path: Path) -> None:
@@ -35,7 +25,7 @@ def test_in_force(processes: Processes, tmp_path: Path) -> None:
         '{ nofile = [100, 200], core = 0, stack = ["4MiB", "8MiB"] }',
         ["cp", "/proc/self/limits", str(report)],
     )
-    assert run(processes, tmp_path, text).code == 0
+    assert start_run(processes, tmp_path, text).finish().code == 0
     said = {
         line[:26].strip(): tuple(line[26:].split()[:2])
         for line in report.read_text().splitlines()[1:]
@@ -50,10 +40,8 @@ def test_in_force(processes: Processes, tmp_path: Path) -> None:
 
 def test_agent_keeps_its_own(processes: Processes, tmp_path: Path) -> None:
     """A service with few open files leaves its agent all that it needs."""
-    file = tmp_path / "a.toml"
-    file.write_text(configuration("{ nofile = 10 }", ["sleep", "1000"]))
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    running = processes.start([*COMMAND, "run", str(file)], env=environment)
+    text = configuration("{ nofile = 10 }", ["sleep", "1000"])
+    running = start_run(processes, tmp_path, text)
     (agent,) = wait_until(lambda: agents_of(running.pid), "the agent")
     (program,) = wait_until(lambda: children_of(agent), "the program")
     wait_until(  # at first it is the agent's copy
@@ -69,6 +57,6 @@ def test_not_allowed(processes: Processes, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(tmp_path, NOBODY, NOBODY)
     text = configuration("{ nice = 40, rtprio = 99 }", ["true"])
-    done = run(processes, tmp_path, text, *as_ordinary_user([]))
+    done = start_run(processes, tmp_path, text, prefix=as_ordinary_user([])).finish()
     assert done.code != 0
     assert "true: cannot take on its limits: Operation not permitted" in done.err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, direct_way, written
+from tests.support.command import VIRTUAL, Meshfd, Way, direct_way, way_to
 from tests.support.need import require_root
 from tests.support.ordinary_user import as_ordinary_user, open_to_all
 from tests.support.processes import Processes, descendants_of
@@ -30,11 +30,6 @@ def _about_meshfd(meshfd: Meshfd) -> None:
 def directory(tmp_path: Path) -> Path:
     """Return a directory that every user may enter."""
     return open_to_all(tmp_path)
-
-
-def way_to(*targets: str, host: str = VIRTUAL, port: int = VIRTUAL_PORT) -> Way:
-    """Return a way from a virtual address to endpoints as meshfd's options have them."""
-    return Way(host, port, ("--route", f"{written(host, port)}={','.join(targets)}"))
 
 
 def transcript(lines: list[str]) -> list[str]:

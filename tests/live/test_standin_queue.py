@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, address_of, written
+from tests.support.command import Meshfd, Way, address_of, way_to
 from tests.support.need import require_root
 from tests.support.processes import Processes, Program
 from tests.support.programs import Programs
@@ -29,12 +29,6 @@ def _about_meshfd(meshfd: Meshfd) -> None:
 def where(tmp_path: Path) -> str:
     """Return where the socket is made."""
     return str(tmp_path / "full.sock")
-
-
-def way_to(*targets: str) -> Way:
-    """Return a way from the virtual address to endpoints."""
-    route = f"{written(VIRTUAL, VIRTUAL_PORT)}={','.join(targets)}"
-    return Way(VIRTUAL, VIRTUAL_PORT, ("--route", route))
 
 
 def wait_for_caller(pid: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, direct_way, written
+from tests.support.command import Meshfd, Way, direct_way, way_to
 from tests.support.need import require_tool
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -34,10 +35,10 @@ def _about_meshfd(meshfd: Meshfd) -> None:
     meshfd.need()
 
 
-def way_to(where: str) -> Way:
-    """Return a way from the virtual address to a unix socket."""
-    route = f"{written(VIRTUAL, VIRTUAL_PORT)}=unix:{where}"
-    return Way(VIRTUAL, VIRTUAL_PORT, ("--route", route, "--log", "-"))
+def logged_way(where: str) -> Way:
+    """Return a way from the virtual address to a unix socket, which is logged."""
+    way = way_to(f"unix:{where}")
+    return replace(way, options=(*way.options, "--log", "-"))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -47,7 +48,7 @@ def test_as_bare(
     """The instances report what they report of a TCP socket, and nothing is logged as lost."""
     path = program("registrations")
     where = str(tmp_path / "echo.sock")
-    way = way_to(where)
+    way = logged_way(where)
     with Echo() as tcp, Echo(where):
         bare = processes.run([path, mode, *direct_way(tcp.listening).words])
         under = processes.run(meshfd.exec(path, mode, *way.words, options=way.options))
@@ -69,7 +70,7 @@ def test_other_programs(
     """So they do in static and 32-bit programs."""
     path = program("registrations", variant)
     where = str(tmp_path / "echo.sock")
-    way = way_to(where)
+    way = logged_way(where)
     with Echo() as tcp, Echo(where):
         bare = processes.run([path, mode, *direct_way(tcp.listening).words])
         under = processes.run(meshfd.exec(path, mode, *way.words, options=way.options))
@@ -83,7 +84,7 @@ def test_few_fds(
     """Where agent and program may have few fds, no registration is lost either."""
     path = program("registrations")
     where = str(tmp_path / "echo.sock")
-    way = way_to(where)
+    way = logged_way(where)
     limited = [require_tool("prlimit"), f"--nofile={FEW_FDS}:{FEW_FDS}"]
     with Echo() as tcp, Echo(where):
         bare = processes.run([*limited, path, mode, *direct_way(tcp.listening).words])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, Way, direct_way, written
+from tests.support.command import Meshfd, direct_way, way_to
 from tests.support.need import require, require_root, require_tool
 from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes
@@ -31,12 +31,6 @@ def _about_meshfd(meshfd: Meshfd) -> None:
 def where(tmp_path: Path) -> Path:
     """Return where a socket is made: in a directory that every user may enter."""
     return open_to_all(tmp_path) / "echo.sock"
-
-
-def way_to(where: Path) -> Way:
-    """Return a way from the virtual address to a unix socket."""
-    route = f"{written(VIRTUAL, VIRTUAL_PORT)}=unix:{where}"
-    return Way(VIRTUAL, VIRTUAL_PORT, ("--route", route))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +58,7 @@ def test_as_the_program(
     where: Path,
 ) -> None:
     """A program that has changed since it was started may connect where it may now."""
-    way = way_to(where)
+    way = way_to(f"unix:{where}")
     command = [require_tool("setpriv"), *words, str(program("standin")), "hello", *way.words]
     with Echo(str(where)):
         os.chown(where, owner, group)
@@ -83,7 +77,7 @@ def test_user_namespace(
     where: Path,
 ) -> None:
     """Who is root in a user namespace of its own has no capabilities outside."""
-    way = way_to(where)
+    way = way_to(f"unix:{where}")
     words = [require_tool("unshare"), "--user", "--map-root-user", "--"]
     require(processes.run([*words, "true"]).code == 0, "no user namespace can be made")
     command = [*words, str(program("standin")), "hello", *way.words]
@@ -101,7 +95,7 @@ def test_changed_root(
     root = tmp_path / "root"
     root.mkdir()
     shutil.copy(program("standin", "static"), root / "standin")
-    way = way_to(where)
+    way = way_to(f"unix:{where}")
     inner = [require_tool("chroot"), str(root), "/standin", "hello", *way.words]
     with Echo(str(where)):
         for kind in ((), ("--strict",)):
@@ -111,7 +105,7 @@ def test_changed_root(
 
 def test_who_it_was(meshfd: Meshfd, program: Programs, processes: Processes, where: Path) -> None:
     """The server is told the user and the group of the program that connects, each time anew."""
-    way = way_to(where)
+    way = way_to(f"unix:{where}")
     path, setpriv = program("standin"), require_tool("setpriv")
     each = f"{path} hello {' '.join(way.words)}"
     script = f"{setpriv} --reuid=7 --regid=8 --clear-groups {each}; {each}"
@@ -133,7 +127,7 @@ def test_option_that_needs_a_right(meshfd: Meshfd, processes: Processes, where: 
     """A congestion control that is for the privileged alone can be chosen by nobody else."""
     names = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
     drop = [require_tool("setpriv"), *DROPPED, "--clear-groups", require_tool("perl"), "-e"]
-    way = way_to(where)
+    way = way_to(f"unix:{where}")
     with Echo() as tcp, Echo(str(where)):
         to = direct_way(tcp.listening)
         bare = processes.run([*drop, CONGESTION, *to.words, *names, "none"])
@@ -147,7 +141,7 @@ def test_agent_is_itself_again(
     meshfd: Meshfd, program: Programs, processes: Processes, where: Path
 ) -> None:
     """Afterwards a program of another user is served as before, and the agent cannot be traced."""
-    way = way_to(where)
+    way = way_to(f"unix:{where}")
     path, setpriv = program("standin"), require_tool("setpriv")
     drop = f"{setpriv} --reuid=7 --regid=8 --clear-groups"
     look = (

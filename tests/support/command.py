@@ -56,6 +56,11 @@ class Way:
         return self.host, str(self.port)
 
 
+def way_to(*targets: str, host: str = VIRTUAL, port: int = VIRTUAL_PORT) -> Way:
+    """Return a way from a virtual address to endpoints as meshfd's options have them."""
+    return Way(host, port, ("--route", f"{written(host, port)}={','.join(targets)}"))
+
+
 @dataclass(frozen=True, slots=True)
 class Meshfd:
     """Makes command lines; ``bare``: without meshfd."""
@@ -71,8 +76,7 @@ class Meshfd:
         """Return a way to listening sockets (bare: to the first) by a virtual address."""
         if self.bare:
             return direct_way(listening[0])
-        targets = ",".join(address_of(one) for one in listening)
-        return Way(host, port, ("--route", f"{written(host, port)}={targets}"))
+        return way_to(*map(address_of, listening), host=host, port=port)
 
     def need(self) -> None:
         """Skip a test that is about meshfd in a run without it."""

@@ -25,15 +25,6 @@ static int udp_socket(void)
     return sure("socket", socket(server.family, SOCK_DGRAM, 0));
 }
 
-static void say_count(const char *step, ssize_t n)
-{
-    if (n < 0)
-        printf("%s: %s\n", step, name_of(errno));
-    else
-        printf("%s: %zd\n", step, n);
-    fflush(stdout);
-}
-
 static int n_queued(int fd)
 {
     int n = 0;

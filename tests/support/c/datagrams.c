@@ -55,15 +55,6 @@ static ssize_t send_text(int fd, const char *text)
     return sendto(fd, text, strlen(text), 0, sockaddr_of(&server), server.length);
 }
 
-static void say_count(const char *step, ssize_t n)
-{
-    if (n < 0)
-        printf("%s: %s\n", step, name_of(errno));
-    else
-        printf("%s: %zd\n", step, n);
-    fflush(stdout);
-}
-
 static void say_received(const char *step, int fd, int flags)
 {
     struct sockaddr_storage source = {0};

@@ -19,15 +19,6 @@
 static struct address server;
 static volatile struct mmsghdr messages[N];
 
-static void say_count(const char *step, ssize_t n)
-{
-    if (n < 0)
-        printf("%s: %s\n", step, name_of(errno));
-    else
-        printf("%s: %zd\n", step, n);
-    fflush(stdout);
-}
-
 /* With as little room as there can be. */
 static int udp_socket(void)
 {

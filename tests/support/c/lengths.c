@@ -21,15 +21,6 @@ static int udp_socket(void)
     return sure("socket", socket(server.family, SOCK_DGRAM, 0));
 }
 
-static void say_count(const char *step, ssize_t n)
-{
-    if (n < 0)
-        printf("%s: %s\n", step, name_of(errno));
-    else
-        printf("%s: %zd\n", step, n);
-    fflush(stdout);
-}
-
 static void send_plainly(int fd, const char *step, const void *from, size_t size)
 {
     say_count(step, sendto(fd, from, size, 0, sockaddr_of(&server), server.length));

@@ -56,6 +56,16 @@ __attribute__((format(printf, 2, 3))) static inline void say(int value, const ch
     fflush(stdout);
 }
 
+/* say_count - print "step: N" or "step: ERRNO" for a call that returned how many */
+static inline void say_count(const char *step, ssize_t n)
+{
+    if (n < 0)
+        printf("%s: %s\n", step, name_of(errno));
+    else
+        printf("%s: %zd\n", step, n);
+    fflush(stdout);
+}
+
 struct address {
     struct sockaddr_storage storage;
     socklen_t length;

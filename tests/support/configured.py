@@ -1,0 +1,43 @@
+"""`meshfd run` with a configuration of a test's own, and what its programs report."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.command import COMMAND
+from tests.support.processes import Processes, Program
+from tests.support.waiting import wait_until
+
+
+def toml_command(words: Sequence[str]) -> str:
+    """Return the line that has a service's command; lists of JSON's strings are TOML's, too."""
+    return f"command = {json.dumps(list(words))}\n"
+
+
+def start_run(
+    processes: Processes, directory: Path, text: str, *, prefix: Sequence[str] = ()
+) -> Program:
+    """Start ``meshfd run``, its configuration and its control socket in ``directory``.
+
+    ``prefix``: a command that runs it.
+    """
+    file = directory / "meshfd.toml"
+    file.write_text(text)
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+    return processes.start([*prefix, *COMMAND, "run", str(file)], env=environment, cwd="/")
+
+
+def report_of(running: Program, report: Path) -> dict[str, Any]:
+    """Return the JSON that a service's program has put there, once it is."""
+
+    def is_there() -> bool:
+        if running.popen.poll() is not None:
+            running.give_up("meshfd run has ended")
+        return report.exists()
+
+    wait_until(is_there, "the program's report")
+    return dict(json.loads(report.read_text()))
