@@ -34,7 +34,7 @@ from meshfd import engine
 from meshfd.agent_process import check_done, check_listen, check_spawn, split_packet, start_agent
 from meshfd.durations import DURATION_MAX_S
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
-from meshfd.errors import AgentLostError, MeshfdError
+from meshfd.errors import AgentLostError, MeshfdError, ServiceError
 from meshfd.events import Call, Emptied, Event, Exited, Statistics
 from meshfd.features import Features, features_of
 from meshfd.model import (
@@ -43,10 +43,12 @@ from meshfd.model import (
     ListeningSocket,
     Redirect,
     Route,
+    SocketAddress,
     Upstream,
     Verdict,
+    is_ipv4,
 )
-from meshfd.netns import NEW, open_netns, refusal
+from meshfd.netns import NEW, OWN_PATH, identity_of, open_netns, refusal
 from meshfd.turns import Turns
 
 if TYPE_CHECKING:
@@ -75,7 +77,9 @@ class AgentOptions:
     ``report_decisions``: `Redirected` and `Denied` events are wanted. ``ask_timeout_s`` and
     ``ask_open``: how long a call waits for a verdict, and whether it then passes or is refused.
     ``stop_signal`` and ``stop_timeout_s``: how the agent ends its programs when we vanish.
-    ``netns``: the network namespace to live in, see `meshfd.netns`; None: ours.
+    ``netns``: the network namespace to live in, see `meshfd.netns`; None: ours. ``ipv4_netns``: the
+    one that IPv4 is in, if it is another. ``open_netns`` opens them, and what listening sockets and
+    upstreams name.
     """
 
     features: Features = field(default_factory=Features)
@@ -85,6 +89,8 @@ class AgentOptions:
     stop_signal: int = signal.SIGTERM
     stop_timeout_s: float = 10.0
     netns: str | None = None
+    ipv4_netns: str | None = None
+    open_netns: Callable[[str], int] = open_netns
 
     def __post_init__(self) -> None:
         """Refuse what the agent cannot count.
@@ -121,6 +127,7 @@ class Agent:
         self._endpoint_counts: Counter[tuple[Upstream, Endpoint]] = Counter()
         self._sessions: set[int] = set()
         self._turns = Turns()
+        self._netns: dict[tuple[int, int], int] = {}  # by identity: the agent's index
         self._statistics: SharedStatistics | None = None
         self._failure: MeshfdError = AgentLostError("the agent ended unexpectedly")
         self._program_pidfd: int | None = None
@@ -136,15 +143,17 @@ class Agent:
         Raises:
             ValueError: they need what this agent's filters do not trap (`AgentOptions.features`).
             OSError: the table cannot be compiled (`engine.compile_routes`).
+            ServiceError: a network namespace that they name cannot be used.
             AgentLostError: the agent is gone.
 
         """
         if not self._options.features.cover(features_of(routes)):
             raise ValueError(
-                "UDP routes and unix sockets need a program that was started with such a route"
+                "UDP routes, unix sockets and other network namespaces need a program that was "
+                "started with such a route"
             )
         async with self._routes_lock:  # the last to be sent is the one in force
-            table = engine.compile_routes(routes)
+            table = engine.compile_routes(routes, await self._places(routes))
             try:
                 fds = (table.table_fd, table.tally_fd)
                 done = await self._request(engine.encode_routes, fds=fds)
@@ -164,10 +173,12 @@ class Agent:
 
         Raises:
             ListenError: it cannot be opened; the text names the address and why.
+            ServiceError: its network namespace cannot be used.
             AgentLostError: the agent is gone.
 
         """
-        done = await self._request(lambda seq: engine.encode_listen(seq, listening))
+        netns = engine.NETNS_OWN if listening.netns is None else await self._place(listening.netns)
+        done = await self._request(lambda seq: engine.encode_listen(seq, listening, netns))
         return check_listen(done, listening)
 
     async def close_listening(self, index: int) -> None:
@@ -269,7 +280,9 @@ class Agent:
 
     async def _setup(self) -> None:
         options = self._options
-        fds = () if options.netns in {None, NEW} else (open_netns(str(options.netns)),)
+        fds = () if options.netns in {None, NEW} else (options.open_netns(str(options.netns)),)
+        if options.netns != NEW:
+            self._netns[identity_of(fds[0] if fds else OWN_PATH)] = engine.NETNS_OWN
         try:
             done = await self._request(
                 lambda seq: engine.encode_setup(
@@ -291,6 +304,54 @@ class Agent:
         check_done(done)
         if done.errno and options.netns is not None:
             raise refusal(options.netns, done.errno)
+        if options.ipv4_netns is not None:
+            await self._place(options.ipv4_netns, engine.NETNS_IPV4)
+
+    async def _place(self, name: str, index: int | None = None) -> int:
+        """The index that a network namespace has for the agent, which is told of it if need be.
+
+        Raises:
+            ServiceError: it cannot be used.
+            AgentLostError: the agent is gone.
+
+        """
+        fd = self._options.open_netns(name)
+        try:
+            identity = identity_of(fd)
+            if identity not in self._netns:
+                if index is None:
+                    index = engine.NETNS_OTHER + sum(
+                        one >= engine.NETNS_OTHER for one in self._netns.values()
+                    )
+                if index >= engine.NETNS_MAX:
+                    raise ServiceError(
+                        f"network namespace {name}: {engine.NETNS_MAX} are the most that one "
+                        "service can have sockets in"
+                    )
+                done = await self._request(lambda seq: engine.encode_netns(seq, index), fds=(fd,))
+                if done.errno:
+                    raise refusal(name, done.errno)
+                self._netns[identity] = index
+        finally:
+            os.close(fd)
+        return self._netns[identity]
+
+    async def _places(self, routes: Sequence[Route]) -> Callable[[Upstream, Endpoint], int]:
+        """Where endpoints are reached from, as `engine.compile_routes` wants it."""
+        upstreams = {one.verdict.upstream for one in routes if isinstance(one.verdict, Redirect)}
+        names = {one.netns for one in upstreams if one.netns is not None}
+        places = {name: await self._place(name) for name in sorted(names)}
+        ipv4 = engine.NETNS_OWN if self._options.ipv4_netns is None else engine.NETNS_IPV4
+
+        def netns_of(upstream: Upstream, endpoint: Endpoint) -> int:
+            address = endpoint.address
+            if upstream.netns is not None:
+                return places[upstream.netns]
+            if isinstance(address, SocketAddress) and is_ipv4(address.ip):
+                return ipv4
+            return engine.NETNS_OWN
+
+        return netns_of
 
     async def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
         self._last_seq += 1

@@ -59,7 +59,9 @@ LIVE_FIELDS = frozenset(
 PROCESS_FIELDS = frozenset(
     {"command", "working_dir", "user", "group", "environment", "log", "rlimits"}
 )
-AGENT_FIELDS = frozenset({"cgroup", "netns", "strict", "track", "transparent", "io_uring"})
+AGENT_FIELDS = frozenset(
+    {"cgroup", "netns", "transition", "strict", "track", "transparent", "io_uring"}
+)
 
 
 @dataclass(frozen=True, slots=True)

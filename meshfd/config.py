@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,15 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from meshfd.cgroup_paths import is_within
-from meshfd.config_keys import LISTEN_KEYS, SERVICE_KEYS, Table, choice, read_endpoints
+from meshfd.config_keys import (
+    LISTEN_KEYS,
+    NETNS_HINT,
+    SERVICE_KEYS,
+    Table,
+    choice,
+    existing_netns,
+    read_endpoints,
+)
 from meshfd.errors import ConfigError, Fault, RouteSyntaxError
 from meshfd.model import (
     Balance,
@@ -36,8 +45,10 @@ from meshfd.model import (
     Redirect,
     Route,
     Service,
+    UnixAddress,
     Upstream,
 )
+from meshfd.netns import NEW, OWN_PATH
 from meshfd.routes import check_name, check_route, parse_destination, parse_target
 from meshfd.toml_tables import Key, Place, Source, convert, parse_each, read_source, read_table
 from meshfd.wording import quote, suggest
@@ -78,9 +89,9 @@ class _Loader:
     is_complete: bool = True  # every file could be parsed
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     destinations: dict[Destination, Place] = field(default_factory=dict)  # of all upstreams
-    listening: dict[int, list[tuple[ListeningSocket, Place]]] = field(
+    listening: dict[tuple[str, int], list[tuple[ListeningSocket, Place]]] = field(
         default_factory=dict
-    )  # by port
+    )  # by network namespace and port
     cgroups: list[tuple[str, Place]] = field(default_factory=list)
 
     def load(self, paths: Iterable[Path]) -> Configuration:
@@ -125,10 +136,18 @@ class _Loader:
                 required=True,
             ),
             "balance": choice("balance", Balance),
+            "netns": Key("netns", str, NETNS_HINT, existing_netns),
         }
         upstream = Upstream(
             **({"name": name, "endpoints": ()} | read_table(place.value, keys, place))
         )
+        if upstream.netns is not None:
+            for endpoint in upstream.endpoints:
+                if isinstance(endpoint.address, UnixAddress):
+                    place.at("netns").fault(
+                        f"{quote(str(endpoint.address))} is in no other network namespace; "
+                        "take this out"
+                    )
         for address in upstream.addresses:
             try:
                 check_route(Route(address, Redirect(upstream)))
@@ -152,7 +171,7 @@ class _Loader:
                 "listen",
                 Annotated[list[Table], Meta(max_length=LISTEN_MAX)],
                 f"[[service.NAME.listen]] tables, at most {LISTEN_MAX}",
-                self._listen,
+                partial(self._listen, home=_home_of(name, place)),
             ),
             "routes": Key("routes", Table, 'a table of "DEST" = "TARGET"', self._routes),
         }
@@ -179,7 +198,10 @@ class _Loader:
                 )
         self.cgroups.append((path, place))
 
-    def _listen(self, tables: list[Table], place: Place) -> tuple[ListeningSocket, ...]:
+    def _listen(
+        self, tables: list[Table], place: Place, *, home: str
+    ) -> tuple[ListeningSocket, ...]:
+        """``home``: the service's own network namespace."""
         names: dict[str, Place] = {}
 
         def parse(table: Table, here: Place) -> ListeningSocket | None:
@@ -188,7 +210,7 @@ class _Loader:
             if "address" not in fields:
                 return None
             socket = ListeningSocket(**({"name": str(fields["address"])} | fields))
-            self._check_listening(socket, here)
+            self._check_listening(socket, socket.netns or home, here)
             first = names.setdefault(socket.name, here)
             if first is not here:
                 here.at("name").fault(
@@ -199,12 +221,12 @@ class _Loader:
 
         return parse_each(enumerate(tables), place, parse)
 
-    def _check_listening(self, socket: ListeningSocket, here: Place) -> None:
+    def _check_listening(self, socket: ListeningSocket, netns: str, here: Place) -> None:
         """Only one socket can listen on an address; a wildcard's are all of its family."""
         place = here.at("address")
         if socket.v6only and isinstance(_as_ipv4(socket.address.ip), IPv4Address):
             here.at("v6only").fault("this is for IPv6 addresses; drop it")
-        others = self.listening.setdefault(socket.address.port, [])
+        others = self.listening.setdefault((netns, socket.address.port), [])
         for other, where in others:
             if _is_within(socket, other) or _is_within(other, socket):
                 place.fault(
@@ -266,6 +288,19 @@ def _declared(sources: Iterable[Source], section: str) -> dict[str, Place]:
             except ValueError as error:
                 place.fault(str(error))
     return places
+
+
+def _home_of(name: str, place: Place) -> str:
+    """A service's own network namespace, as its listening sockets' ``netns`` would name it."""
+    netns = place.value.get("netns") if isinstance(place.value, dict) else None
+    if not isinstance(netns, str):
+        return OWN_PATH
+    if netns == NEW:
+        return f"{NEW} {name}"
+    try:
+        return existing_netns(netns, place.at("netns"))
+    except ValueError:
+        return netns
 
 
 def _is_within(socket: ListeningSocket, other: ListeningSocket) -> bool:

@@ -19,8 +19,8 @@ from meshfd.cgroup_paths import check_path
 from meshfd.durations import parse_duration
 from meshfd.env_file import EnvFileError, check_variable, parse_env_file
 from meshfd.errors import Fault
-from meshfd.model import Backoff, Endpoint, IoUring, OnExit, Ready, Restart, Track
-from meshfd.netns import NAMED, NEW
+from meshfd.model import Backoff, Endpoint, IoUring, OnExit, Ready, Restart, Track, Transition
+from meshfd.netns import HOST, NAMED, NEW, OWN_PATH
 from meshfd.rlimits import NUMBERS, parse_rlimit
 from meshfd.routes import (
     WEIGHT_MAX,
@@ -49,6 +49,7 @@ _Duration = str | int | float
 _Limit = str | int
 _LIMIT_HINT = 'a limit such as 4096, "64MiB", "unlimited" or [1024, 4096]'
 _DURATION_HINT = 'a duration such as "5s", "100ms" or "1m30s"'
+NETNS_HINT = 'a network namespace: a name, a path, or "host"'
 _ENDPOINT_HINT = (
     'an endpoint such as "127.0.0.1:8080" or { address = "127.0.0.1:8080", weight = 2 }'
 )
@@ -137,9 +138,24 @@ def _netns(text: str, place: Place) -> str:
     """``NEW``, or a path; a name is one of ip-netns(8)."""
     if text == NEW:
         return NEW
+    if text == HOST:
+        return OWN_PATH
     if text in {".", ".."}:
         raise ValueError(f"{quote(text)} is no name of a network namespace")
     return str(_path(text if "/" in text else f"{NAMED}/{text}", place))
+
+
+def existing_netns(text: str, place: Place) -> str:
+    """A path, as `_netns` reads it."""
+    path = _netns(text, place)
+    if path == NEW:
+        raise ValueError("a new one has nothing but its loopback device; name one that is there")
+    return path
+
+
+def _transition(table: Table, place: Place) -> Transition | None:
+    fields = read_table(table, _TRANSITION_KEYS, place)
+    return Transition(**fields) if "ipv4_netns" in fields else None
 
 
 def _stop_signal(name: str, place: Place) -> signal.Signals:  # noqa: ARG001 -- a Key's
@@ -202,6 +218,9 @@ SERVICE_KEYS = {
     "user": _text("user", "a user's name"),
     "group": _text("group", "a group's name"),
     "netns": Key("netns", _Text, 'a network namespace: "new", a name, or a path', _netns),
+    "transition": Key(
+        "transition", Table, 'a table such as { ipv4_netns = "egress" }', _transition
+    ),
     "cgroup": Key("cgroup", _Text, 'a cgroup such as "mesh.slice/shop"', _parsed(check_path)),
     "rlimits": Key(
         "rlimits", Table, 'a table such as { nofile = 4096, core = "unlimited" }', _rlimits
@@ -249,9 +268,14 @@ LISTEN_KEYS = {
         f"a whole number from 1 to {BACKLOG_MAX}",
     ),
     "v6only": Key("v6only", bool, "true or false"),
+    "netns": Key("netns", _Text, NETNS_HINT, existing_netns),
     "handover": Key("handover", Literal["inject"], '"inject"'),
 }
 """``[[service.NAME.listen]]``."""
+
+_TRANSITION_KEYS = {
+    "ipv4_netns": Key("ipv4_netns", _Text, NETNS_HINT, existing_netns, required=True),
+}
 
 _BACKOFF_KEYS = {
     "first": _seconds("first_s"),

@@ -66,6 +66,10 @@ PACKET_MAX: Final = 4096  # bytes; the largest message has about 1,200
 FDS_MAX: Final = 4
 ENDPOINTS_MAX: Final[int] = lib.MFD_ENDPOINTS_MAX
 LISTEN_MAX: Final[int] = lib.MFD_LISTEN_MAX
+NETNS_MAX: Final[int] = lib.MFD_NETNS_MAX
+NETNS_OWN: Final[int] = lib.MFD_NETNS_OWN
+NETNS_IPV4: Final[int] = lib.MFD_NETNS_IPV4
+NETNS_OTHER: Final[int] = lib.MFD_NETNS_OTHER
 WIRE_VERSION: Final[int] = lib.MFD_WIRE_VERSION
 
 _ANY: Final[int] = lib.MFD_ANY
@@ -253,10 +257,17 @@ def _fill_rule(rule: Any, route: Route, upstreams: dict[Upstream, int]) -> None:
             rule.verdict = lib.MFD_ASK
 
 
-def compile_routes(routes: Sequence[Route]) -> RouteTable:
+def _at_home(upstream: Upstream, endpoint: Endpoint) -> int:  # noqa: ARG001 -- see compile_routes
+    return NETNS_OWN
+
+
+def compile_routes(
+    routes: Sequence[Route], netns_of: Callable[[Upstream, Endpoint], int] = _at_home
+) -> RouteTable:
     """Compile routes, in the order in which they were given, into a table for agents.
 
-    Routes to the same upstream share its turn.
+    Routes to the same upstream share its turn. ``netns_of`` gives the index of the network
+    namespace that an endpoint is reached from, as the agent knows it (`encode_netns`).
 
     Raises:
         OSError: ENOMEM; E2BIG when the table would exceed 256 MiB; EINVAL when an upstream has no
@@ -277,8 +288,9 @@ def compile_routes(routes: Sequence[Route]) -> RouteTable:
         c_upstreams[index].first_endpoint = first
         c_upstreams[index].n_endpoints = len(upstream.endpoints)
         first += len(upstream.endpoints)
-    for index, (_, endpoint) in enumerate(endpoints):
+    for index, (upstream, endpoint) in enumerate(endpoints):
         _fill_endpoint(c_endpoints[index], endpoint.address)
+        c_endpoints[index].netns = netns_of(upstream, endpoint)
         c_endpoints[index].weight = endpoint.weight
     for index, route in enumerate(routes):
         _fill_rule(c_rules[index], route, upstreams)
@@ -314,6 +326,8 @@ def _feature_flags(features: Features) -> int:
         | features.standins * lib.MFD_SETUP_STANDINS
         | features.transparent * lib.MFD_SETUP_TRANSPARENT
         | features.io_uring * lib.MFD_SETUP_IO_URING
+        | features.elsewhere * lib.MFD_SETUP_ELSEWHERE
+        | features.ipv4 * lib.MFD_SETUP_IPV4
     )
     return flags
 
@@ -358,8 +372,15 @@ def encode_detach(seq: int) -> bytes:
     return _packet(_message("mfd_plain", lib.MFD_MSG_DETACH, seq))
 
 
-def encode_listen(seq: int, listening: ListeningSocket) -> bytes:
-    """LISTEN: open this socket."""
+def encode_netns(seq: int, index: int) -> bytes:
+    """NETNS; to be sent with the fd of a network namespace, which has this index from then on."""
+    message = _message("mfd_netns_msg", lib.MFD_MSG_NETNS, seq)
+    message.index = index
+    return _packet(message)
+
+
+def encode_listen(seq: int, listening: ListeningSocket, netns: int = NETNS_OWN) -> bytes:
+    """LISTEN: open this socket in the network namespace of this index."""
     message = _message("mfd_listen", lib.MFD_MSG_LISTEN, seq)
     ip = listening.address.ip
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
@@ -367,6 +388,7 @@ def encode_listen(seq: int, listening: ListeningSocket) -> bytes:
     message.flags = (mapped is not None) * lib.MFD_LISTEN_MAPPED
     message.flags |= listening.v6only * lib.MFD_LISTEN_V6ONLY
     message.backlog = listening.backlog
+    message.netns = netns
     message.name = listening.name.encode()[: lib.MFD_NAME_MAX - 1]
     return _packet(message)
 

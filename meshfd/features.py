@@ -7,7 +7,7 @@ that says what that is. A reload that changes the answer means a new agent (`mes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshfd.model import IoUring, Protocol, Redirect, Track, UnixAddress
@@ -23,7 +23,8 @@ class Features:
     """MFD_SETUP_* of native/wire.h, those that the filter depends on.
 
     ``create``: sockets are made by the agent. ``udp``: some route is for UDP. ``standins``: some
-    endpoint is a unix socket. ``io_uring``: it is allowed.
+    endpoint is a unix socket. ``io_uring``: it is allowed. ``elsewhere``: some endpoint is reached
+    from another network namespace. ``ipv4``: the service's IPv4 is in another one.
     """
 
     strict: bool = False
@@ -32,10 +33,16 @@ class Features:
     standins: bool = False
     transparent: bool = False
     io_uring: bool = False
+    elsewhere: bool = False
+    ipv4: bool = False
 
     def cover(self, other: Features) -> bool:
         """Whether a service with these has all that ``other`` needs of routes."""
-        return self.udp >= other.udp and self.standins >= other.standins
+        return (
+            self.udp >= other.udp
+            and self.standins >= other.standins
+            and self.elsewhere >= other.elsewhere
+        )
 
 
 def features_of(
@@ -47,10 +54,11 @@ def features_of(
     io_uring: IoUring = IoUring.REFUSE,
 ) -> Features:
     """What these routes and keys need."""
-    udp = standins = False
+    udp = standins = elsewhere = False
     for route in routes:
         udp = udp or route.destination.protocol is Protocol.UDP
         if isinstance(route.verdict, Redirect):
+            elsewhere = elsewhere or route.verdict.upstream.netns is not None
             endpoints = route.verdict.upstream.endpoints
             standins = standins or any(isinstance(one.address, UnixAddress) for one in endpoints)
     return Features(
@@ -60,15 +68,17 @@ def features_of(
         standins=standins,
         transparent=transparent,
         io_uring=io_uring is IoUring.ALLOW,
+        elsewhere=elsewhere,
     )
 
 
 def features_of_service(service: Service) -> Features:
     """What this service needs."""
-    return features_of(
+    features = features_of(
         service.routes,
         strict=service.strict,
         track=service.track,
         transparent=service.transparent,
         io_uring=service.io_uring,
     )
+    return replace(features, ipv4=service.transition is not None)

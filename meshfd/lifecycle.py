@@ -90,6 +90,7 @@ class Lifecycle:
             stop_signal=service.stop_signal,
             stop_timeout_s=service.stop_timeout_s,
             netns=service.netns,
+            ipv4_netns=None if service.transition is None else service.transition.ipv4_netns,
         )
         async with self._open_agent(options) as agent:
             runner = Runner(managed.name, agent, self._pulse, lambda: self._wishes.hurry)

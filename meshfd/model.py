@@ -38,6 +38,11 @@ def format_host(ip: IPAddress) -> str:
     return str(ip) if isinstance(ip, IPv4Address) else f"[{format_ip(ip)}]"
 
 
+def is_ipv4(ip: IPAddress) -> bool:
+    """Whether it is an address of IPv4, mapped into IPv6 or not."""
+    return isinstance(ip, IPv4Address) or ip.ipv4_mapped is not None
+
+
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
     """An IP address and a port in host order; ``str()`` writes what `parse_address` reads."""
@@ -92,12 +97,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A named destination: the addresses programs use, and the endpoints that serve them."""
+    """A named destination: the addresses programs use, and the endpoints that serve them.
+
+    ``netns`` is the network namespace that its endpoints are reached from; None: the service's.
+    """
 
     name: str
     endpoints: tuple[Endpoint, ...]
     addresses: tuple[Destination, ...] = ()
     balance: Balance = Balance.ROUND_ROBIN
+    netns: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +149,14 @@ class ListeningSocket:
     """A TCP listening socket that is opened before its daemon starts and handed to it on bind().
 
     ``backlog`` is capped by net.core.somaxconn, as in listen(2). Without ``v6only``, ``[::]`` takes
-    IPv4 connections, too.
+    IPv4 connections, too. ``netns`` is the network namespace that it is in; None: the service's.
     """
 
     name: str
     address: SocketAddress
     backlog: int = 4096
     v6only: bool = False
+    netns: str | None = None
 
 
 class Restart(enum.Enum):
@@ -198,6 +208,13 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
+class Transition:
+    """A service without IPv4 of its own: its IPv4 is in this network namespace."""
+
+    ipv4_netns: str
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service as its configuration describes it.
 
@@ -213,6 +230,7 @@ class Service:
     group: str | None = None
     cgroup: str | None = None
     netns: str | None = None
+    transition: Transition | None = None
     rlimits: tuple[tuple[int, int, int], ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     depends_on: tuple[str, ...] = ()

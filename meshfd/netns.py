@@ -1,7 +1,7 @@
 """The network namespace of a service, as the configuration names it.
 
 A value is `NEW`, or the path of a file that stands for a namespace: /run/netns/NAME, as ip-netns(8)
-keeps them, /proc/PID/ns/net, or wherever one is mounted.
+keeps them, /proc/PID/ns/net, or wherever one is mounted; `HOST` is written for our own.
 Source: network_namespaces(7), ioctl_ns(2).
 """
 
@@ -15,6 +15,8 @@ from typing import Final
 from meshfd.errors import ServiceError
 
 NEW: Final = "new"
+HOST: Final = "host"
+OWN_PATH: Final = "/proc/self/ns/net"
 NAMED: Final = "/run/netns"
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
@@ -44,6 +46,12 @@ def open_netns(path: str) -> int:
     return fd
 
 
+def identity_of(netns: int | str) -> tuple[int, int]:
+    """What tells one namespace, of an fd or a path, from another."""
+    status = os.stat(netns)  # noqa: PTH116 -- an fd has no Path
+    return status.st_dev, status.st_ino
+
+
 def refusal(netns: str, number: int) -> ServiceError:
     """Why the agent could not enter it."""
     what = "no network namespace can be made" if netns == NEW else f"network namespace {netns}"
@@ -52,4 +60,6 @@ def refusal(netns: str, number: int) -> ServiceError:
         advice = "; this needs CAP_SYS_ADMIN: run meshfd as root"
     elif number == errno.ENOSPC:
         advice = "; raise user.max_net_namespaces"
+    elif number == errno.EADDRNOTAVAIL:
+        return ServiceError(f"{what} has no IPv4 address but loopback's: give it one")
     return ServiceError(f"{what}: {os.strerror(number)}{advice}")

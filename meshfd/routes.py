@@ -316,6 +316,11 @@ def check_route(route: Route) -> None:
     """
     if route.destination.protocol is not Protocol.UDP or not isinstance(route.verdict, Redirect):
         return
+    if route.verdict.upstream.netns is not None:
+        raise RouteSyntaxError(
+            f"{quote(format_destination(route.destination))}: UDP cannot go through the network "
+            f"namespace of upstream {route.verdict.upstream.name}; only TCP can"
+        )
     for endpoint in route.verdict.upstream.endpoints:
         if isinstance(endpoint.address, UnixAddress):
             raise RouteSyntaxError(

@@ -121,9 +121,10 @@ bool mfd_endpoint_is_valid(const struct mfd_endpoint *endpoint)
     switch (endpoint->address.family) {
     case AF_INET:
     case AF_INET6:
-        return endpoint->path_size == 0;
+        return endpoint->path_size == 0 && endpoint->netns < MFD_NETNS_MAX;
     case AF_UNIX:
-        return endpoint->path_size > 0 && endpoint->path_size < MFD_UNIX_PATH_MAX;
+        return endpoint->netns == MFD_NETNS_OWN && endpoint->path_size > 0 &&
+               endpoint->path_size < MFD_UNIX_PATH_MAX;
     default:
         return false;
     }

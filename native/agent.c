@@ -141,6 +141,7 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     self->control.fd = control_fd;
     self->children.none = true;
     self->cgroup.fd = -1;
+    self->netns.own_fd = -1;
     self->random = (uint32_t)mfd_now_ns() | 1;
     if (fcntl(control_fd, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
@@ -267,7 +268,7 @@ static void on_deadlines(struct mfd_agent *self)
     mfd_waits_expire(self, now);
     mfd_names_step(self);
     mfd_parked_expire(&self->parked, now);
-    mfd_standin_expire(self, now);
+    mfd_replaced_expire(self, now);
     if (mfd_target_next_ns() <= now)
         mfd_target_forget_all();
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
@@ -283,7 +284,7 @@ static int next_timeout_ms(const struct mfd_agent *self)
     uint64_t known = mfd_target_next_ns();
     uint64_t wait = mfd_waits_next_ns(&self->waits);
     uint64_t parked = mfd_parked_next_ns(&self->parked);
-    uint64_t watched = mfd_standin_next_ns(&self->standins);
+    uint64_t watched = mfd_replaced_next_ns(&self->watched);
     uint64_t now;
 
     if (self->names.n_unchecked > 0)

@@ -1,8 +1,8 @@
 /* candidates.c - try endpoints one after the other, until one does not refuse at once
  *
  * Theory of operation: an internet endpoint is written in the socket's own family and the program's socket
- * is connected to it, without waiting (inplace.c); to a unix socket a new socket is connected, which is to
- * take the other's place (standin.c). Whatever refuses makes room for the next; the last one's refusal is the
+ * is connected to it, without waiting (inplace.c); to a unix socket, and to what another network namespace
+ * reaches, a new socket is connected, which is to take the other's place (standin.c, elsewhere.c). Whatever refuses makes room for the next; the last one's refusal is the
  * program's own, in the way that it would have got it.
  * Limits: MFD_ENDPOINTS_MAX.
  * Source: connect(2). */
@@ -39,7 +39,7 @@ static int settle(const struct mfd_socket *socket, int error)
 static void try_unix(const struct mfd_attempt *attempt, const struct mfd_endpoint *endpoint,
                      struct mfd_outcome *outcome)
 {
-    int error = mfd_standin_open(&attempt->call, endpoint, &outcome->standin_fd);
+    int error = mfd_standin_open(&attempt->call, endpoint, &outcome->new_fd);
 
     outcome->error = error < 0 ? ECONNREFUSED : 0;
     if (error == -EAGAIN && outcome->full < 0)
@@ -53,6 +53,32 @@ static void try_internet(const struct mfd_socket *socket, const union mfd_sockad
     outcome->error = connect(socket->fd, &sockaddr->any, length) < 0 ? errno : 0;
     if (!is_last)
         outcome->error = settle(socket, outcome->error);
+}
+
+/* The same through a socket of the namespace that the endpoint is reached from. One that refuses leaves nothing. */
+static void try_elsewhere(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                          const struct mfd_socket *socket, const struct mfd_endpoint *endpoint,
+                          const union mfd_sockaddr *sockaddr, socklen_t length,
+                          struct mfd_outcome *outcome)
+{
+    struct mfd_socket other = *socket;
+    int error = mfd_elsewhere_open(agent, attempt, socket, endpoint->netns, &other.fd);
+
+    if (error < 0) {
+        outcome->error = -error;
+        return;
+    }
+    try_internet(&other, sockaddr, length, false, outcome);
+    if (outcome->error == 0 || outcome->error == EINPROGRESS)
+        outcome->new_fd = other.fd;
+    else
+        mfd_close_at(&other.fd);
+}
+
+/* Is this endpoint reached from where the socket is? What is nowhere that we know is at home. */
+static bool is_here(const struct mfd_socket *socket, const struct mfd_endpoint *endpoint)
+{
+    return endpoint->netns == (socket->netns == MFD_ANY ? MFD_NETNS_OWN : socket->netns);
 }
 
 /* Can this socket have an endpoint of that family? A V6ONLY one reaches no IPv4 address, whatever serves it. */
@@ -75,17 +101,17 @@ static int format(const struct mfd_attempt *attempt, const struct mfd_socket *so
 }
 
 /* mfd_candidates_try - connect the socket, or one that is to take its place; call with its mode entered */
-struct mfd_outcome mfd_candidates_try(const struct mfd_agent *agent,
-                                      const struct mfd_attempt *attempt,
+struct mfd_outcome mfd_candidates_try(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                                       const struct mfd_socket *socket,
                                       const struct mfd_candidates *candidates)
 {
     const bool standins =
         (agent->flags & MFD_SETUP_STANDINS) != 0 && socket->protocol == IPPROTO_TCP;
-    struct mfd_outcome outcome = {.error = ENETUNREACH, .used = -1, .standin_fd = -1, .full = -1};
+    struct mfd_outcome outcome = {.error = ENETUNREACH, .used = -1, .new_fd = -1, .full = -1};
 
     for (unsigned i = 0; i < candidates->n; i++) {
-        const struct mfd_address *address = &candidates->endpoints[i]->address;
+        const struct mfd_endpoint *endpoint = candidates->endpoints[i];
+        const struct mfd_address *address = &endpoint->address;
         const bool is_unix = address->family == AF_UNIX && standins;
         union mfd_sockaddr sockaddr;
         socklen_t length;
@@ -96,7 +122,9 @@ struct mfd_outcome mfd_candidates_try(const struct mfd_agent *agent,
         outcome.attempts++;
         outcome.used = (int)i;
         if (is_unix)
-            try_unix(attempt, candidates->endpoints[i], &outcome);
+            try_unix(attempt, endpoint, &outcome);
+        else if (!is_here(socket, endpoint))
+            try_elsewhere(agent, attempt, socket, endpoint, &sockaddr, length, &outcome);
         else
             try_internet(socket, &sockaddr, length, i + 1 == candidates->n && outcome.full < 0,
                          &outcome);

@@ -80,6 +80,15 @@ void mfd_cgroup_learn(struct mfd_cgroup *cgroup)
         cgroup->fd = open_directory(path);
 }
 
+/* mfd_cgroup_open_of - the directory of a program's cgroup
+ * Return: an fd, O_PATH; -ENOENT. */
+int mfd_cgroup_open_of(pid_t pid)
+{
+    char path[PATH_ROOM];
+
+    return read_path(pid, path) < 0 ? -ENOENT : open_directory(path);
+}
+
 /* mfd_cgroup_has - does what we make belong where this program's own would? */
 bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid)
 {

@@ -5,10 +5,12 @@
  * (inplace.c). Nothing changes identity, so epoll registrations, dups and options are as they were.
  *
  *   pass       CONTINUE; in a strict service connected in place to the copied address, so that no
- *              second reading of the program's memory decides anything
+ *              second reading of the program's memory decides anything; from another network namespace,
+ *              where the address is reached from one (elsewhere.c)
  *   deny       the configured errno
  *   redirect   the first endpoint that does not refuse at once (candidates.c), before anything is answered;
- *              a unix socket takes the socket's place (standin.c), or is waited for (queue.c)
+ *              a unix socket takes the socket's place (standin.c), or is waited for (queue.c), and so does
+ *              a socket of another network namespace (elsewhere.c)
  *   ask        asks.c
  *
  * A port that somebody in the service has forbidden himself (forbidden.c) is not redirected: CONTINUE has the
@@ -124,13 +126,18 @@ static void end_name(struct mfd_agent *agent, const struct mfd_attempt *attempt)
         mfd_names_end(&agent->names, mfd_socket_cookie(fd), &attempt->asked);
 }
 
-static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+/* Where the address is in one namespace and the socket may be in another. */
+static bool may_move(const struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    return (agent->flags & (MFD_SETUP_ELSEWHERE | MFD_SETUP_IPV4)) != 0 &&
+           attempt->asked.family != 0;
+}
+
+static void pass_here(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
     const struct mfd_notification *call = &attempt->call;
     struct mfd_socket socket;
 
-    if (mfd_names_was_given(&agent->names, &attempt->asked))
-        end_name(agent, attempt);
     if (!is_strict(agent)) {
         mfd_parked_settle(agent, call->pid, fd_of(call));
         mfd_socket_let_go(agent, call->pid, fd_of(call));
@@ -203,6 +210,52 @@ static void let_go(struct taken *taken)
     mfd_release_at(&taken->socket.fd);
 }
 
+/* As asked, but from the network namespace that the address is reached from. */
+static void move(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
+                 uint32_t netns)
+{
+    struct mfd_socket *socket = &taken->socket;
+    bool blocking = mfd_mode_leave(&taken->mode);
+    int new_fd = -1;
+    int error = mfd_elsewhere_open(agent, attempt, socket, netns, &new_fd);
+
+    agent->stats->passed++;
+    if (error == 0 && connect(new_fd, &attempt->sockaddr.any, attempt->length) < 0)
+        error = -errno;
+    if (error < 0 && error != -EINPROGRESS) {
+        mfd_close_at(&new_fd);
+        mfd_parked_keep(agent, socket->fd);
+    } else {
+        int replaced = mfd_elsewhere_replace(agent, attempt, socket, new_fd);
+
+        error = replaced < 0 ? replaced : error;
+    }
+    mfd_inplace_answer(agent, &attempt->call, mfd_take_fd(&socket->fd), blocking, -error,
+                       error == -EINPROGRESS);
+}
+
+static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    uint32_t netns = mfd_elsewhere_of_address(agent, &attempt->asked);
+    struct taken taken;
+
+    if (mfd_names_was_given(&agent->names, &attempt->asked))
+        end_name(agent, attempt);
+    if (!may_move(agent, attempt)) {
+        pass_here(agent, attempt);
+        return;
+    }
+    if (!take_up(agent, attempt, &taken))
+        return;
+    if (taken.socket.netns == netns || taken.socket.netns == MFD_ANY ||
+        is_forbidden(agent, attempt, &taken.socket)) {
+        (void)mfd_mode_leave(&taken.mode);
+        as_asked(agent, attempt, &taken.socket);
+    } else {
+        move(agent, attempt, &taken, netns);
+    }
+}
+
 /* It fails with this errno. */
 static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
                  int error)
@@ -243,21 +296,39 @@ static bool queue(struct mfd_agent *agent, const struct mfd_attempt *attempt, st
     return true;
 }
 
+/* What was connected takes the socket's place.
+ * Return: whether it is a unix socket, which has nothing to wait for. */
+static bool replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                    struct mfd_socket *socket, const struct mfd_candidates *candidates,
+                    struct mfd_outcome *outcome, bool blocking)
+{
+    int error;
+
+    if (candidates->endpoints[outcome->used]->address.family == AF_UNIX) {
+        outcome->error = -mfd_standin_replace(agent, attempt, mfd_take_fd(&socket->fd),
+                                              outcome->new_fd, blocking);
+        return true;
+    }
+    error = mfd_elsewhere_replace(agent, attempt, socket, outcome->new_fd);
+    if (error < 0)
+        outcome->error = -error;
+    return false;
+}
+
 /* It goes to the first of these endpoints that does not refuse at once. */
 static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                      struct taken *taken, const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
     struct mfd_outcome outcome = mfd_candidates_try(agent, attempt, &taken->socket, candidates);
-    const bool is_standin = outcome.standin_fd >= 0;
     bool blocking = mfd_mode_leave(&taken->mode) && !attempt->dontwait;
+    bool is_standin = false;
     uint64_t nanoseconds;
 
     if (blocking && queue(agent, attempt, taken, candidates, &outcome))
         return;
-    if (is_standin)
-        outcome.error = -mfd_standin_replace(agent, attempt, mfd_take_fd(&taken->socket.fd),
-                                             outcome.standin_fd, blocking);
+    if (outcome.new_fd >= 0)
+        is_standin = replace(agent, attempt, &taken->socket, candidates, &outcome, blocking);
     else
         mfd_parked_keep(agent, taken->socket.fd);
     if (!is_standin && outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))

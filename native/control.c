@@ -26,10 +26,12 @@
 #include "meshfd.h"
 
 #define FDS_MAX 4
+#define MAKES_SOCKETS (MFD_SETUP_CREATE | MFD_SETUP_ELSEWHERE | MFD_SETUP_IPV4)
 
 union request {
     struct mfd_header header;
     struct mfd_setup setup;
+    struct mfd_netns_msg netns;
     struct mfd_listen listen;
     struct mfd_unlisten unlisten;
     struct mfd_spawn spawn;
@@ -189,13 +191,25 @@ static int do_setup(struct mfd_agent *agent, const struct received *received)
     agent->ask_timeout_ms = setup->ask_timeout_ms;
     agent->stop_signal = setup->stop_signal;
     agent->stop_timeout_ms = setup->stop_timeout_ms;
-    if ((setup->flags & MFD_SETUP_CREATE) !=
-        0) /* only who makes sockets for programs asks for it */
+    if ((setup->flags & MAKES_SOCKETS) != 0) /* only who does so for programs asks for it */
         mfd_cgroup_learn(&agent->cgroup);
     if ((setup->flags & (MFD_SETUP_NETNS | MFD_SETUP_NEW_NETNS)) != 0)
         return mfd_netns_enter(&agent->netns,
                                (setup->flags & MFD_SETUP_NETNS) != 0 ? received->fds[0] : -1);
     return 0;
+}
+
+static int do_netns(struct mfd_agent *agent, const struct received *received)
+{
+    uint32_t index = received->request.netns.index;
+    int error;
+
+    if (received->n_fds != 1)
+        return -EBADMSG;
+    error = mfd_netns_add(&agent->netns, index, received->fds[0]);
+    if (error == 0 && index == MFD_NETNS_IPV4 && !mfd_netns_has_ipv4(&agent->netns, index))
+        error = -EADDRNOTAVAIL;
+    return error;
 }
 
 /* The counters beside a table: a memfd of the supervisor's, one word a rule and one an endpoint. Optional. */
@@ -360,7 +374,7 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
 static int do_listen(struct mfd_agent *agent, const struct mfd_listen *request,
                      struct mfd_done *done)
 {
-    return mfd_listening_open(&agent->listening, request, &done->value);
+    return mfd_listening_open(&agent->listening, &agent->netns, request, &done->value);
 }
 
 /* DONE.value says how many filters still have processes: 0, and the agent is about to exit. */
@@ -396,6 +410,8 @@ static size_t size_of_request(uint16_t type)
     switch (type) {
     case MFD_MSG_SETUP:
         return sizeof(struct mfd_setup);
+    case MFD_MSG_NETNS:
+        return sizeof(struct mfd_netns_msg);
     case MFD_MSG_LISTEN:
         return sizeof(struct mfd_listen);
     case MFD_MSG_UNLISTEN:
@@ -424,6 +440,8 @@ static int carry_out(struct mfd_agent *agent, const struct received *received,
         return do_setup(agent, received);
     case MFD_MSG_ROUTES:
         return do_routes(agent, received);
+    case MFD_MSG_NETNS:
+        return do_netns(agent, received);
     case MFD_MSG_LISTEN:
         return do_listen(agent, &request->listen, done);
     case MFD_MSG_UNLISTEN:

@@ -102,10 +102,29 @@ static void block_end(struct assembler *as, unsigned begin)
     as->program[begin - 1].k = as->n - begin;
 }
 
-static void socket_block(struct assembler *as, int nr)
+/* Every stream and datagram socket of AF_INET; see mfd_socket_handle(). */
+static void ipv4_block(struct assembler *as)
+{
+    unsigned begin;
+
+    load(as, AT_ARG(0));
+    begin = block_if(as, AF_INET);
+    load(as, AT_ARG(1));
+    put(as, BPF_ALU | BPF_K | BPF_AND, SOCK_TYPE_BITS, 0, 0);
+    result_if(as, BPF_JEQ, SOCK_STREAM, DO_NOTIFY);
+    result_if(as, BPF_JEQ, SOCK_DGRAM, DO_NOTIFY);
+    result(as, DO_ALLOW);
+    block_end(as, begin);
+}
+
+static void socket_block(struct assembler *as, int nr, const struct mfd_filter_features *features)
 {
     unsigned begin = block_if(as, (uint32_t)nr);
 
+    if (features->ipv4)
+        ipv4_block(as);
+    if (!features->create)
+        result(as, DO_ALLOW);
     load(as, AT_ARG(0));
     put(as, BPF_JMP | BPF_K | BPF_JEQ, AF_INET, 2, 0);
     result_unless(as, BPF_JEQ, AF_INET6, DO_ALLOW);
@@ -143,6 +162,12 @@ static void result_if_given(struct assembler *as, unsigned argument, uint32_t ac
     result_unless(as, BPF_JEQ, 0, action);
 }
 
+/* Can connect() put another file in a socket's place? */
+static bool may_replace(const struct mfd_filter_features *features)
+{
+    return features->standins || features->elsewhere || features->ipv4;
+}
+
 /* @always: notify whatever the flags; @address_argument: notify when it is given; 0: there is none */
 static void send_block(struct assembler *as, int nr, unsigned flags_argument,
                        unsigned address_argument, const struct mfd_filter_features *features)
@@ -151,7 +176,7 @@ static void send_block(struct assembler *as, int nr, unsigned flags_argument,
 
     load(as, AT_ARG(flags_argument));
     result_if(as, BPF_JSET, MSG_FASTOPEN,
-              features->strict || features->standins ? DO_FAIL(EOPNOTSUPP) : DO_NOTIFY);
+              features->strict || may_replace(features) ? DO_FAIL(EOPNOTSUPP) : DO_NOTIFY);
     if (features->udp && address_argument != 0)
         result_if_given(as, address_argument, DO_NOTIFY);
     result(as, features->udp && address_argument == 0 ? DO_NOTIFY : DO_ALLOW);
@@ -202,7 +227,6 @@ static void option_block(struct assembler *as, int nr, bool set)
 
 static void standin_rules(struct assembler *as, const struct mfd_abi *abi)
 {
-    result_if(as, BPF_JEQ, (uint32_t)abi->epoll_ctl, DO_NOTIFY);
     result_if(as, BPF_JEQ, (uint32_t)abi->getsockname, DO_NOTIFY);
     result_if(as, BPF_JEQ, (uint32_t)abi->getpeername, DO_NOTIFY);
     option_block(as, abi->setsockopt, true);
@@ -220,7 +244,7 @@ static void socketcall_block(struct assembler *as, const struct mfd_abi *abi,
 
     load(as, AT_ARG(0));
     result_if(as, BPF_JEQ, MFD_SYS_CONNECT, DO_NOTIFY);
-    if (features->create)
+    if (features->create || features->ipv4)
         result_if(as, BPF_JEQ, MFD_SYS_SOCKET, DO_NOTIFY);
     result_if(as, BPF_JEQ, MFD_SYS_BIND, DO_NOTIFY);
     result_if(as, BPF_JEQ, MFD_SYS_LISTEN, DO_NOTIFY);
@@ -251,8 +275,8 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
     /* also for a ring that was inherited: setup, enter and register have successive numbers */
     for (uint32_t i = 0; i < IO_URING_CALLS && !features->io_uring; i++)
         result_if(as, BPF_JEQ, (uint32_t)abi->io_uring_setup + i, DO_FAIL(ENOSYS));
-    if (features->create)
-        socket_block(as, abi->socket);
+    if (features->create || features->ipv4)
+        socket_block(as, abi->socket, features);
     if (features->strict || features->standins) /* on a stand-in, of any length */
         result_if(as, BPF_JEQ, (uint32_t)abi->connect, DO_NOTIFY);
     else
@@ -260,6 +284,8 @@ static void abi_rules(struct assembler *as, const struct mfd_abi *abi,
     address_block(as, abi->bind);
     result_if(as, BPF_JEQ, (uint32_t)abi->listen, DO_NOTIFY);
     result_if(as, BPF_JEQ, (uint32_t)abi->landlock_restrict_self, DO_NOTIFY);
+    if (may_replace(features))
+        result_if(as, BPF_JEQ, (uint32_t)abi->epoll_ctl, DO_NOTIFY);
     if (features->standins)
         standin_rules(as, abi);
     if (abi->socketcall >= 0)
@@ -285,6 +311,8 @@ struct mfd_filter_features mfd_filter_features_of(uint32_t setup_flags)
         .standins = (setup_flags & MFD_SETUP_STANDINS) != 0,
         .transparent = (setup_flags & MFD_SETUP_TRANSPARENT) != 0,
         .io_uring = (setup_flags & MFD_SETUP_IO_URING) != 0,
+        .elsewhere = (setup_flags & MFD_SETUP_ELSEWHERE) != 0,
+        .ipv4 = (setup_flags & MFD_SETUP_IPV4) != 0,
     };
 }
 

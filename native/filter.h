@@ -16,6 +16,8 @@ struct mfd_filter_features {
     bool standins;    /* some endpoint is a unix socket */
     bool transparent; /* programs are told the addresses that they asked for */
     bool io_uring;    /* allow it */
+    bool elsewhere;   /* some endpoint is reached from another network namespace */
+    bool ipv4;        /* the service's IPv4 is in another: the agent makes all sockets of AF_INET */
 };
 
 struct mfd_filter_features mfd_filter_features_of(uint32_t setup_flags);

@@ -21,9 +21,9 @@ static int find_free(const struct mfd_listening_sockets *all)
 }
 
 /* mfd_listening_open - open a listening socket
- * Return: 0; -ENOSPC past MFD_LISTEN_MAX; what socket(2), bind(2) and listen(2) say. */
-int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
-                       uint32_t *ret_index)
+ * Return: 0; -ENOSPC past MFD_LISTEN_MAX; -ENETUNREACH: no such network namespace; what socket(2), bind(2) and listen(2) say. */
+int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_netns *netns,
+                       const struct mfd_listen *request, uint32_t *ret_index)
 {
     const int on = 1;
     const bool mapped = (request->flags & MFD_LISTEN_MAPPED) != 0;
@@ -40,9 +40,9 @@ int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_liste
     error = mfd_address_format(&request->address, domain, &sockaddr, &length);
     if (error < 0)
         return error;
-    fd = socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fd = mfd_netns_socket(netns, request->netns, domain, SOCK_STREAM, 0);
     if (fd < 0)
-        return -errno;
+        return fd;
     /* as daemons do: connections of an earlier life in TIME_WAIT are no obstacle */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
         return -errno;

@@ -52,6 +52,7 @@ bool mfd_notify_is_alive(const struct mfd_notification *call);
 void mfd_answer(struct mfd_agent *agent, const struct mfd_notification *call, int result);
 void mfd_answer_continue(struct mfd_agent *agent, const struct mfd_notification *call);
 int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec);
+int mfd_give_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec);
 
 /* --- release.c: give up the agent's hold on a program's socket ------------------------------------ */
@@ -200,17 +201,37 @@ struct mfd_cgroup {
 
 void mfd_cgroup_learn(struct mfd_cgroup *cgroup);
 bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid);
+int mfd_cgroup_open_of(pid_t pid);
 
-/* --- netns.c: the network namespace that the service lives in -------------------------------------- */
+/* --- netns.c: the network namespaces that the service has sockets in -------------------------------- */
+
+struct mfd_netns_other {
+    int fd;
+    uint64_t cookie; /* 0: there is none of this index */
+};
 
 struct mfd_netns {
     uint64_t cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
     dev_t device;    /* of /proc/self/ns/net, with inode its identity */
     ino_t inode;
+    int own_fd; /* of the same, while there are others */
+    unsigned n_others;
+    struct mfd_netns_other others[MFD_NETNS_MAX]; /* by enum mfd_netns_index */
 };
 
+uint64_t mfd_netns_cookie_of(int fd);
 int mfd_netns_learn(struct mfd_netns *netns);
 int mfd_netns_enter(struct mfd_netns *netns, int fd);
+int mfd_netns_add(struct mfd_netns *netns, uint32_t index, int fd);
+bool mfd_netns_has_ipv4(const struct mfd_netns *netns, uint32_t index);
+uint32_t mfd_netns_of(const struct mfd_netns *netns, int socket_fd);
+int mfd_netns_socket(const struct mfd_netns *netns, uint32_t index, int domain, int type,
+                     int protocol);
+
+/* --- birth.c: a socket where a program's own would belong ------------------------------------------ */
+
+int mfd_birth(struct mfd_agent *agent, pid_t pid, uint32_t netns, int domain, int type,
+              int protocol);
 
 /* --- sockets.c: socket(), and taking up the socket that a call names --------------------------- */
 
@@ -218,6 +239,7 @@ struct mfd_socket { /* the file that a call names */
     int fd;         /* the agent's own duplicate, owned */
     int protocol;   /* IPPROTO_TCP (MPTCP, too), IPPROTO_UDP; 0: nothing that we decide about */
     int domain;     /* AF_INET, AF_INET6, ...; -1: not even a socket */
+    uint32_t netns; /* its network namespace's index; MFD_ANY: none that we know */
     bool leased;    /* it was: so it has settled nowhere before */
 };
 
@@ -283,13 +305,12 @@ struct mfd_outcome {   /* of trying candidates */
     int error;         /* errno, 0: it worked */
     int used;          /* candidate that the answer is about; -1: none could be written */
     unsigned attempts; /* calls made */
-    int standin_fd;    /* -1, or a connected unix socket that is to take the socket's place */
+    int new_fd;        /* -1, or what is connected instead and is to take the socket's place */
     int full;          /* the first candidate whose queue is full; -1: none's is */
 };
 
 bool mfd_candidates_is_refusal(int error);
-struct mfd_outcome mfd_candidates_try(const struct mfd_agent *agent,
-                                      const struct mfd_attempt *attempt,
+struct mfd_outcome mfd_candidates_try(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                                       const struct mfd_socket *socket,
                                       const struct mfd_candidates *candidates);
 
@@ -446,8 +467,8 @@ struct mfd_listening_sockets {
     unsigned n; /* indices given out so far that are in use, or were below one in use */
 };
 
-int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
-                       uint32_t *ret_index);
+int mfd_listening_open(struct mfd_listening_sockets *all, const struct mfd_netns *netns,
+                       const struct mfd_listen *request, uint32_t *ret_index);
 int mfd_listening_close(struct mfd_listening_sockets *all, uint32_t index);
 int mfd_listening_find(const struct mfd_listening_sockets *all, int fd);
 void mfd_listening_rearm_all(struct mfd_agent *agent);
@@ -455,6 +476,7 @@ void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *cal
 void mfd_listen_handle(struct mfd_agent *agent, const struct mfd_notification *call);
 void mfd_options_carry(int from_fd, int to_fd);
 void mfd_options_carry_standin(int from_fd, int to_fd);
+void mfd_options_carry_all(int from_fd, int to_fd);
 typedef void mfd_option_take(void *context, int level, int name, const void *value, socklen_t size);
 void mfd_options_differing(int fd, int fresh_fd, mfd_option_take *take, void *context);
 
@@ -569,6 +591,40 @@ void mfd_parked_keep(struct mfd_agent *agent, int socket_fd);
 void mfd_parked_replace(struct mfd_agent *agent, uint64_t cookie, int file_fd);
 void mfd_parked_settle(struct mfd_agent *agent, pid_t pid, int fd);
 
+/* --- replace.c: another file in the place of a program's socket ------------------------------------ */
+
+struct mfd_watched { /* a socket that was replaced, and is perhaps somebody else's, too */
+    uint64_t due_ns; /* 0: none */
+    struct mfd_watch watch;
+    pid_t pid;
+    struct mfd_address asked;
+};
+
+struct mfd_standin;
+
+struct mfd_replacement {
+    int fd; /* the new file */
+    /* Make a socket like the old one, for a thread that waits. Return: 0 or -errno. */
+    int (*revive)(struct mfd_agent *agent, const struct mfd_replacement *replacement, int *ret_fd);
+    const struct mfd_standin *record; /* of a unix socket */
+    pid_t pid;                        /* of another of the internet: whose it is, */
+    uint32_t old_netns;               /* and the namespace of the old one; its index */
+    uint64_t old_cookie;              /* set by mfd_replace() */
+};
+
+int mfd_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                struct mfd_replacement *replacement, int *old_fd);
+void mfd_replaced_expire(struct mfd_agent *agent, uint64_t now_ns);
+uint64_t mfd_replaced_next_ns(const struct mfd_watched *watched);
+
+/* --- elsewhere.c: sockets of other network namespaces ---------------------------------------------- */
+
+int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                       const struct mfd_socket *socket, uint32_t netns, int *ret_fd);
+int mfd_elsewhere_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                          struct mfd_socket *socket, int new_fd);
+uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mfd_address *address);
+
 /* --- standin.c: unix sockets in place of TCP sockets; standin_calls.c: what they answer ----------- */
 
 #define MFD_STANDINS_WAYS 8 /* records that share a place; the oldest gives way */
@@ -588,15 +644,7 @@ struct mfd_standin {
     uint8_t options[MFD_STANDIN_OPTIONS_ROOM]; /* see standin_calls.c */
 };
 
-struct mfd_watched { /* a socket that was replaced, and is perhaps somebody else's, too */
-    uint64_t due_ns; /* 0: none */
-    struct mfd_watch watch;
-    pid_t pid;
-    struct mfd_address asked;
-};
-
 struct mfd_standins {
-    struct mfd_watched watched;
     struct mfd_standin records[MFD_STANDINS_SETS][MFD_STANDINS_WAYS];
     uint64_t n_made;
     uint64_t clock;
@@ -606,8 +654,6 @@ int mfd_standin_open(const struct mfd_notification *call, const struct mfd_endpo
                      int *ret_fd);
 int mfd_standin_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt, int tcp_fd,
                         int standin_fd, bool blocking);
-void mfd_standin_expire(struct mfd_agent *agent, uint64_t now_ns);
-uint64_t mfd_standin_next_ns(const struct mfd_standins *standins);
 struct mfd_standin *mfd_standin_find(struct mfd_agent *agent, const struct mfd_notification *call,
                                      int fd);
 bool mfd_standin_connect(struct mfd_agent *agent, const struct mfd_notification *call);
@@ -753,6 +799,7 @@ struct mfd_agent {
     struct mfd_listening_sockets listening;
     struct mfd_parked parked;
     struct mfd_standins standins;
+    struct mfd_watched watched;
     struct mfd_queue queue;
     struct mfd_children children;
     int foreground_fd;       /* pidfd of the process that stands for our program; -1: none does */

@@ -142,6 +142,13 @@ int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec)
     return add_fd(call, fd, SECCOMP_ADDFD_FLAG_SEND, 0, cloexec);
 }
 
+/* mfd_give_fd - put a file into the target at the lowest free number; does not answer
+ * Return: the number; -ENOENT when the target is gone; another -errno (EMFILE). */
+int mfd_give_fd(const struct mfd_notification *call, int fd, bool cloexec)
+{
+    return add_fd(call, fd, 0, 0, cloexec);
+}
+
 /* mfd_replace_fd - put a file at an fd number of the target, as dup2(2) would; does not answer
  * Return: 0; -ENOENT when the target is gone; -errno. */
 int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec)

@@ -74,7 +74,7 @@ static const struct option options[] = {
     {IPPROTO_TCP, TCP_QUICKACK, PLAIN},
 };
 
-/* What says something of a stand-in's past besides; it is kept for it, and never carried. */
+/* What says something of a stand-in's past besides; it is kept for it, and carried to one of the same kind alone. */
 static const struct option kept[] = {
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, PLAIN},
     {IPPROTO_IP, IP_RECVERR, PLAIN},
@@ -169,6 +169,18 @@ void mfd_options_carry_standin(int from_fd, int to_fd)
             carry(&options[i], from_fd, to_fd);
     for (size_t i = 0; i < MFD_COUNT(standin_too); i++)
         carry(&standin_too[i], from_fd, to_fd);
+}
+
+/* mfd_options_carry_all - make to_fd, a socket of the same kind on which nothing has happened, in every option like
+ * from_fd */
+void mfd_options_carry_all(int from_fd, int to_fd)
+{
+    mfd_options_carry(from_fd, to_fd);
+    for (size_t i = 0; i < MFD_COUNT(kept); i++)
+        carry(&kept[i], from_fd, to_fd);
+    for (size_t i = 0; i < MFD_COUNT(standin_too); i++)
+        carry(&standin_too[i], from_fd, to_fd);
+    carry(&(const struct option){SOL_SOCKET, SO_REUSEPORT, PLAIN}, from_fd, to_fd);
 }
 
 static void compare(const struct option *option, int fd, int fresh_fd, mfd_option_take *take,

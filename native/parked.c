@@ -93,10 +93,12 @@ static int add(struct mfd_agent *agent, struct request *request)
     uint64_t cookie;
     int error;
 
-    if (mfd_target_open_fd(request->call->pid, request->fd, &fd) < 0 || !is_tcp(fd))
+    if (mfd_target_open_fd(request->call->pid, request->fd, &fd) < 0)
         return 1;
     cookie = mfd_socket_cookie(fd);
-    if (!is_fresh(fd)) {
+    if (cookie == 0)
+        return 1;
+    if (!is_tcp(fd) || !is_fresh(fd)) {
         mfd_parked_remember(&agent->parked.registered, cookie);
         return 1;
     }

@@ -8,7 +8,7 @@
 #include "wire.h"
 
 #define MFD_ROUTES_MAGIC 0x6d666472u
-#define MFD_ROUTES_VERSION 2
+#define MFD_ROUTES_VERSION 3
 #define MFD_ROUTES_SIZE_MAX (256u << 20) /* bytes; 100,000 routes take 8 MiB, endpoints 140 bytes */
 #define MFD_SCHEDULE_MAX 65536           /* slots of one upstream's schedule */
 

@@ -6,6 +6,9 @@
  * for the agent's own want of fds: then the program makes its socket itself, and loses nothing. So it
  * does in a network namespace that it has made for itself, and in a cgroup below the service's.
  *
+ * Where the service's IPv4 is in another namespace (MFD_SETUP_IPV4), stream and datagram sockets of AF_INET are
+ * made there, whoever asks, and only there: for a program in another cgroup by a child of ours that is born there (birth.c). Raw sockets and those of ping(8) need the program's own rights, and stay at home.
+ *
  * A later call (connect, bind, listen) names the socket by thread and fd number. Taking it up yields
  * a duplicate of the open file: the lease if there is one, else a re-opened one. In either case the
  * lease is over then, because the socket settles. Sockets that were never made here (inherited, received over
@@ -87,17 +90,33 @@ static int protocol_of(int fd)
                : 0;
 }
 
-/* Make the socket; when it is the agent that has no fd left, make room once.
- * Return: the fd, or -errno. */
-static int create(struct mfd_agent *agent, int domain, int type, int protocol)
-{
-    int fd = socket(domain, type | SOCK_CLOEXEC, protocol);
+/* --- making ---------------------------------------------------------------------------------------------- */
 
-    if (fd < 0 && errno == EMFILE) {
-        mfd_leases_drop_all(&agent->leases);
-        fd = socket(domain, type | SOCK_CLOEXEC, protocol);
-    }
-    return fd < 0 ? -errno : fd;
+/* Ours would be felt, as a port that stays taken: so it is closed before the call returns. */
+static int give(const struct mfd_notification *call, int *fd, bool cloexec)
+{
+    int number = mfd_give_fd(call, *fd, cloexec);
+
+    mfd_close_at(fd);
+    return number;
+}
+
+/* Which namespace a socket of the service's is to be made in; MFD_ANY: it makes it itself. */
+static uint32_t birthplace(const struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    int domain = (int)call->call.args[0];
+    int type = (int)call->call.args[1] & SOCK_TYPE_BITS;
+    int protocol = (int)call->call.args[2];
+
+    if (call->pid == 0 || !mfd_target_in_netns(call->pid, agent->netns.device, agent->netns.inode))
+        return MFD_ANY;
+    if ((agent->flags & MFD_SETUP_IPV4) != 0 && domain == AF_INET && protocol != IPPROTO_ICMP &&
+        (type == SOCK_STREAM || type == SOCK_DGRAM))
+        return MFD_NETNS_IPV4;
+    if ((agent->flags & MFD_SETUP_CREATE) != 0 && is_tcp(domain, type, protocol) &&
+        mfd_cgroup_has(&agent->cgroup, call->pid))
+        return MFD_NETNS_OWN;
+    return MFD_ANY;
 }
 
 /* mfd_socket_handle - answer socket() */
@@ -106,36 +125,37 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
     int domain = (int)call->call.args[0];
     int type = (int)call->call.args[1];
     int protocol = (int)call->call.args[2];
+    const bool cloexec = (type & SOCK_CLOEXEC) != 0;
+    const bool is_leased = is_tcp(domain, type & SOCK_TYPE_BITS, protocol);
+    uint32_t netns = birthplace(agent, call);
     MFD_CLOSE int fd = -1;
     int added;
 
-    if (call->pid == 0 || !is_tcp(domain, type & SOCK_TYPE_BITS, protocol) ||
-        !mfd_target_in_netns(call->pid, agent->netns.device, agent->netns.inode) ||
-        !mfd_cgroup_has(&agent->cgroup, call->pid)) {
-        mfd_answer_continue(agent, call);
-        return;
-    }
-    fd = create(agent, domain, type, protocol);
-    if (fd == -EMFILE) {
+    if (netns != MFD_ANY)
+        fd = mfd_birth(agent, call->pid, netns, domain, type, protocol);
+    if (netns == MFD_ANY || (fd == -EMFILE && netns == MFD_NETNS_OWN)) {
         mfd_answer_continue(agent, call);
         return;
     }
     if (fd < 0) {
-        mfd_answer(agent, call, fd);
+        mfd_answer(agent, call, fd == -EMFILE ? -ENFILE : fd);
         return;
     }
-    added = mfd_answer_fd(call, fd, (type & SOCK_CLOEXEC) != 0);
+    added = is_leased ? mfd_answer_fd(call, fd, cloexec) : give(call, &fd, cloexec);
     if (added == -ENOENT) {
         agent->stats->vanished++;
         return;
     }
-    if (added < 0) {
+    if (added < 0 || !is_leased)
         mfd_answer(agent, call, added);
+    if (added < 0)
         return;
-    }
     agent->stats->sockets++;
-    mfd_leases_put(&agent->leases, mfd_take_fd(&fd), domain, added, call->received_ns);
+    if (is_leased)
+        mfd_leases_put(&agent->leases, mfd_take_fd(&fd), domain, added, call->received_ns);
 }
+
+/* --- taking up ------------------------------------------------------------------------------------------- */
 
 /* Room for one more fd if need be. */
 static int reopen(struct mfd_agent *agent, pid_t pid, int fd, int *ret_fd)
@@ -154,7 +174,8 @@ static int reopen(struct mfd_agent *agent, pid_t pid, int fd, int *ret_fd)
  * Return: 0; -EBADF; -EPERM; -ESRCH; -EMFILE. */
 int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_socket *ret_socket)
 {
-    struct mfd_socket socket = {.fd = -1, .protocol = IPPROTO_TCP, .leased = true};
+    struct mfd_socket socket = {
+        .fd = -1, .protocol = IPPROTO_TCP, .netns = MFD_NETNS_OWN, .leased = true};
     int error;
 
     if (mfd_leases_take(&agent->leases, pid, fd, &socket.fd, &socket.domain) < 0) {
@@ -167,6 +188,8 @@ int mfd_socket_take_up(struct mfd_agent *agent, pid_t pid, int fd, struct mfd_so
         socket.leased = mfd_leases_release_same(&agent->leases, socket.fd);
         agent->stats->adopted += socket.protocol == IPPROTO_TCP && !socket.leased;
     }
+    if (agent->netns.n_others > 0)
+        socket.netns = mfd_netns_of(&agent->netns, socket.fd);
     *ret_socket = socket;
     return 0;
 }

@@ -16,13 +16,14 @@
 #include <stdint.h>
 
 /* cdef begin */
-#define MFD_WIRE_VERSION 3
+#define MFD_WIRE_VERSION 4
 
 #define MFD_UNIX_PATH_MAX 108 /* of sockaddr_un, a path's NUL included */
 #define MFD_NAME_MAX 64       /* bytes of a listening socket's name, its NUL included */
 #define MFD_ENDPOINTS_MAX 8   /* endpoints that one verdict, and one connect, may try */
 #define MFD_LISTEN_MAX 64     /* listening sockets of one service */
-#define MFD_ANY 0xffffffffu   /* "none" where an index is expected, "keep" where an id is */
+#define MFD_NETNS_MAX 16 /* network namespaces that one service has sockets in, its own included */
+#define MFD_ANY 0xffffffffu /* "none" where an index is expected, "keep" where an id is */
 
 /* An address as people write it. v4-mapped IPv6 is always held as IPv4, except where a listening
  * socket is opened with it on purpose. */
@@ -33,11 +34,19 @@ struct mfd_address {
     uint8_t bytes[16]; /* network order; the first 4 for AF_INET */
 };
 
+/* Network namespaces as one agent knows them. */
+enum mfd_netns_index {
+    MFD_NETNS_OWN,  /* where the service lives */
+    MFD_NETNS_IPV4, /* where its IPv4 is, if that is another */
+    MFD_NETNS_OTHER /* this one and the following: as MFD_MSG_NETNS says */
+};
+
 /* Where a connection may go: an internet address, or a stream unix socket. */
 struct mfd_endpoint {
     struct mfd_address address;
-    uint32_t weight;              /* in a route table; 0 gets no new connections */
-    uint32_t path_size;           /* AF_UNIX: bytes of path, without a NUL at the end; else 0 */
+    uint32_t weight;    /* in a route table; 0 gets no new connections */
+    uint16_t netns;     /* that an internet address is reached from; enum mfd_netns_index */
+    uint16_t path_size; /* AF_UNIX: bytes of path, without a NUL at the end; else 0 */
     char path[MFD_UNIX_PATH_MAX]; /* a NUL first: abstract */
 };
 
@@ -51,6 +60,7 @@ enum mfd_msg_type {
     MFD_MSG_SIGNAL,
     MFD_MSG_VERDICT, /* the answer to an MFD_MSG_CALL; not answered itself */
     MFD_MSG_DETACH,  /* the supervisor leaves on purpose: serve what runs, then exit */
+    MFD_MSG_NETNS,   /* one fd: sockets may be made in this network namespace, too */
     /* agent to supervisor */
     MFD_MSG_DONE = 64,
     MFD_MSG_EXITED,    /* a process that was spawned has ended */
@@ -82,6 +92,8 @@ enum mfd_verdict {
 #define MFD_SETUP_IO_URING 128   /* io_uring is allowed, and unseen */
 #define MFD_SETUP_NETNS 256      /* live in the network namespace whose fd comes along */
 #define MFD_SETUP_NEW_NETNS 512  /* live in a new one */
+#define MFD_SETUP_ELSEWHERE 1024 /* some endpoint is reached from another network namespace */
+#define MFD_SETUP_IPV4 2048      /* IPv4 is in MFD_NETNS_IPV4, and nowhere else */
 
 /* mfd_spawn.flags */
 #define MFD_SPAWN_INHERIT 1 /* the child keeps the agent's own open fds; the agent then lets go */
@@ -143,11 +155,18 @@ struct mfd_plain { /* ROUTES, DETACH, EMPTY */
     struct mfd_header header;
 };
 
+struct mfd_netns_msg {
+    struct mfd_header header;
+    uint32_t index; /* not MFD_NETNS_OWN; one that is known is replaced */
+    uint32_t pad_;
+};
+
 struct mfd_listen {
     struct mfd_header header;
     struct mfd_address address;
     uint32_t backlog;
-    uint32_t flags; /* MFD_LISTEN_* */
+    uint16_t flags; /* MFD_LISTEN_* */
+    uint16_t netns; /* that it listens in; its index */
     char name[MFD_NAME_MAX];
 };
 #define MFD_LISTEN_V6ONLY 2 /* IPV6_V6ONLY; without it [::] listens for both families */

@@ -35,6 +35,7 @@ from meshfd.model import (
     Service,
     SocketAddress,
     Track,
+    Transition,
 )
 from meshfd.routes import parse_route
 
@@ -57,6 +58,7 @@ CHANGES: dict[str, tuple[Any, Depth]] = {
     "rlimits": (((7, 10, 20),), Depth.PROCESS),
     "cgroup": ("mesh/web", Depth.AGENT),
     "netns": ("new", Depth.AGENT),
+    "transition": (Transition("/run/netns/egress"), Depth.AGENT),
     "strict": (True, Depth.AGENT),
     "track": (Track.CONNECT if BASE.track is Track.CREATE else Track.CREATE, Depth.AGENT),
     "transparent": (True, Depth.AGENT),

@@ -38,6 +38,7 @@ from meshfd.model import (
     Service,
     SocketAddress,
     Track,
+    Transition,
     UnixAddress,
     Upstream,
 )
@@ -90,6 +91,7 @@ user = "www-data"
 group = "www"
 cgroup = "mesh.slice/web"
 netns = "blue"
+transition = { ipv4_netns = "green" }
 rlimits = { nofile = [1024, 4096], core = "unlimited", memlock = "64KiB" }
 environment = { B = "2", A = "1" }
 env_file = ["first.env", "second.env"]
@@ -112,6 +114,7 @@ name = "http"
 address = "[::]:80"
 backlog = 128
 v6only = true
+netns = "host"
 handover = "inject"
 
 [[service.web.listen]]
@@ -123,6 +126,7 @@ address = ":81"
 ":5432" = "upstream:db"
 "udp:10.0.0.53:53" = "127.0.0.1:53"
 "10.1.0.0/16:80" = "127.0.0.1:1,127.0.0.2:2"
+":6543" = "upstream:away"
 
 [service.db]
 command = ["db"]
@@ -132,6 +136,10 @@ addresses = ["10.9.0.1:5432", "[::ffff:10.9.0.2]:5432"]
 endpoints = ["127.0.0.1:5432", { address = "[::1]:5432", weight = 3 },
     "unix:/run/db.sock", { address = "unix:@db, the second", weight = 2 }]
 balance = "random"
+
+[upstream.away]
+endpoints = ["10.66.0.1:6543"]
+netns = "/proc/1/ns/net"
 """
 
 
@@ -150,6 +158,7 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         (parse_destination("10.9.0.1:5432"), parse_destination("10.9.0.2:5432")),
         Balance.RANDOM,
     )
+    away = Upstream("away", (Endpoint(address("10.66.0.1", 6543)),), netns="/proc/1/ns/net")
     from_db = tuple(Route(destination, Redirect(db)) for destination in db.addresses)
     web = Service(
         name="web",
@@ -159,6 +168,7 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         group="www",
         cgroup="mesh.slice/web",
         netns="/run/netns/blue",
+        transition=Transition("/run/netns/green"),
         rlimits=((4, 2**64 - 1, 2**64 - 1), (7, 1024, 4096), (8, 65536, 65536)),
         environment=(("A", "1"), ("B", "2"), ("C", "second"), ("D", "first")),
         depends_on=("db",),
@@ -175,7 +185,13 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         io_uring=IoUring.ALLOW,
         log=str(tmp_path / "web.log"),
         listen=(
-            ListeningSocket("http", address("::", 80), backlog=128, v6only=True),
+            ListeningSocket(
+                "http",
+                address("::", 80),
+                backlog=128,
+                v6only=True,
+                netns="/proc/self/ns/net",
+            ),
             ListeningSocket("[::]:81", address("::", 81)),
         ),
         routes=(
@@ -184,10 +200,11 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
             Route(parse_destination(":5432"), Redirect(db)),
             Route(parse_destination("udp:10.0.0.53:53"), parse_target("127.0.0.1:53")),
             Route(parse_destination("10.1.0.0/16:80"), parse_target("127.0.0.1:1,127.0.0.2:2")),
+            Route(parse_destination(":6543"), Redirect(away)),
             *from_db,
         ),
     )
-    assert load(FULL) == Configuration((web, Service("db", ("db",), routes=from_db)), (db,))
+    assert load(FULL) == Configuration((web, Service("db", ("db",), routes=from_db)), (db, away))
 
 
 def test_every_key_is_tried() -> None:
@@ -206,6 +223,21 @@ def test_every_key_is_tried() -> None:
 def test_defaults(load: Load) -> None:
     """What is left out is as the model has it."""
     assert load('[service.a]\ncommand = ["a"]') == Configuration((Service("a", ("a",)),))
+
+
+def test_one_address_in_several_namespaces(load: Load, faults: Faults) -> None:
+    """Each network namespace has its own ports; two names of one are one."""
+    text = """
+[service.{0}]
+command = ["a"]
+netns = "{1}"
+listen = [{{ address = ":80", netns = "{2}" }}]
+"""
+    alone = text.replace(', netns = "{2}"', "")
+    load(alone.format("a", "new"), alone.format("b", "new"), alone.format("c", "d"))
+    load(text.format("a", "b", "c"), text.format("d", "b", "e"), alone.format("f", "b"))
+    (fault,) = faults(text.format("a", "b", "c"), alone.format("d", "/run/netns/c"))
+    assert "b.toml:5: service.d.listen[0].address: service.a.listen[0].address (a.toml:5)" in fault
 
 
 def test_files_join(load: Load) -> None:
@@ -414,6 +446,18 @@ SERVICE_FAULTS = [
         ),
     ),
     (
+        "transition = {}",
+        "3: service.a.transition.ipv4_netns: this key is missing; write a network namespace",
+    ),
+    (
+        "transition = { ipv4_netns = 'new' }",
+        "3: service.a.transition.ipv4_netns: a new one has nothing but its loopback device",
+    ),
+    (
+        'listen = [{ address = ":80", netns = "new" }]',
+        "3: service.a.listen[0].netns: a new one has nothing but its loopback device",
+    ),
+    (
         "rlimits = { nofiles = 10 }",
         '3: service.a.rlimits.nofiles: there is no limit "nofiles"; did you mean "nofile"?',
     ),
@@ -555,6 +599,18 @@ ENDPOINT = 'endpoints = ["127.0.0.1:1"]\n'
         (
             "endpoints = ['127.0.0.1:1', '127.0.0.1:1']",
             "2: upstream.u.endpoints: endpoint 127.0.0.1:1 is there twice; write it once",
+        ),
+        (
+            f"{ENDPOINT}netns = 'new'",
+            "3: upstream.u.netns: a new one has nothing but its loopback device; name one that is",
+        ),
+        (
+            "endpoints = ['127.0.0.1:1', 'unix:/run/x']\nnetns = 'b'",
+            '3: upstream.u.netns: "unix:/run/x" is in no other network namespace; take this out',
+        ),
+        (
+            f"{ENDPOINT}addresses = ['udp::53']\nnetns = 'b'",
+            '3: upstream.u.addresses[0]: "udp::53": UDP cannot go through the network namespace of',
         ),
         (
             f"{ENDPOINT}balance = 'least'",

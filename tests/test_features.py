@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from ipaddress import IPv4Address
 
 import pytest
 
 from meshfd.features import Features, features_of, features_of_service
-from meshfd.model import IoUring, Route, Service, Track
+from meshfd.model import (
+    Endpoint,
+    IoUring,
+    Redirect,
+    Route,
+    Service,
+    SocketAddress,
+    Track,
+    Transition,
+    Upstream,
+)
 from meshfd.routes import parse_route
+
+AWAY = Redirect(
+    Upstream(
+        "away", (Endpoint(SocketAddress(IPv4Address("10.0.0.1"), 80)),), netns="/run/netns/away"
+    )
+)
 
 
 def routes(*texts: str) -> tuple[Route, ...]:
@@ -38,6 +55,7 @@ def test_keys_say_the_rest() -> None:
     assert features_of((), track=Track.CREATE) == Features(create=True)
     assert features_of((), transparent=True) == Features(transparent=True)
     assert features_of((), io_uring=IoUring.ALLOW) == Features(io_uring=True)
+    elsewhere = [replace(one, verdict=AWAY) for one in routes(":80=pass")]
     service = Service(
         "a",
         ("a",),
@@ -45,7 +63,8 @@ def test_keys_say_the_rest() -> None:
         track=Track.CREATE,
         transparent=True,
         io_uring=IoUring.ALLOW,
-        routes=routes("udp:*=pass", "*=unix:@a"),
+        routes=(*routes("udp:*=pass", "*=unix:@a"), *elsewhere),
+        transition=Transition("/run/netns/egress"),
     )
     assert features_of_service(service) == Features(*[True] * len(fields(Features)))
     assert features_of_service(Service("a", ("a",))) == Features()
@@ -53,9 +72,10 @@ def test_keys_say_the_rest() -> None:
 
 def test_features_cover_what_routes_need() -> None:
     """New routes may need less than the program was started with, but not more."""
-    both = Features(udp=True, standins=True)
+    both = Features(udp=True, standins=True, elsewhere=True)
     assert both.cover(Features())
     assert both.cover(both)
     assert not replace(both, udp=False).cover(Features(udp=True))
+    assert not replace(both, elsewhere=False).cover(Features(elsewhere=True))
     assert not replace(both, standins=False).cover(Features(standins=True))
     assert Features().cover(Features(strict=True, create=True, transparent=True, io_uring=True))

@@ -18,17 +18,21 @@
 
 static int held_back_spawn(const struct mfd_spawn_request *request,
                            struct mfd_spawn_result *ret_result);
-static int local_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
-                                uint32_t *ret_index);
+static int local_listening_open(struct mfd_listening_sockets *all, const struct mfd_netns *netns,
+                                const struct mfd_listen *request, uint32_t *ret_index);
+static int held_back_netns_add(struct mfd_netns *netns, uint32_t index, int fd);
 static int held_back_netns_enter(struct mfd_netns *netns, int fd);
 
 #define mfd_spawn(request, result) held_back_spawn(request, result)
-#define mfd_listening_open(all, request, index) local_listening_open(all, request, index)
+#define mfd_listening_open(all, netns, request, index)                                             \
+    local_listening_open(all, netns, request, index)
+#define mfd_netns_add(netns, index, fd) held_back_netns_add(netns, index, fd)
 #define mfd_netns_enter(netns, fd) held_back_netns_enter(netns, fd)
 #include "../control.c"
 #undef mfd_spawn
 #undef mfd_listening_open
 #undef mfd_netns_enter
+#undef mfd_netns_add
 
 #define PACKETS_MAX 64
 #define WATCHED_FDS 256
@@ -58,16 +62,23 @@ static int held_back_netns_enter(struct mfd_netns *netns, int fd)
     return fd < 0 || fcntl(fd, F_GETFD) >= 0 ? -EPERM : -EBADF;
 }
 
-static int local_listening_open(struct mfd_listening_sockets *all, const struct mfd_listen *request,
-                                uint32_t *ret_index)
+static int held_back_netns_add(struct mfd_netns *netns, uint32_t index, int fd)
+{
+    (void)netns;
+    return index < MFD_NETNS_MAX && fcntl(fd, F_GETFD) >= 0 ? -EPERM : -EINVAL;
+}
+
+static int local_listening_open(struct mfd_listening_sockets *all, const struct mfd_netns *netns,
+                                const struct mfd_listen *request, uint32_t *ret_index)
 {
     struct mfd_listen local = *request;
 
+    local.netns = MFD_NETNS_OWN;
     local.address.port = 0;
     memcpy(local.address.bytes, (const uint8_t[16]){127, 0, 0, 1}, sizeof(local.address.bytes));
     if (local.address.family == AF_INET6)
         memcpy(local.address.bytes, &in6addr_loopback, sizeof(local.address.bytes));
-    return mfd_listening_open(all, &local, ret_index);
+    return mfd_listening_open(all, netns, &local, ret_index);
 }
 
 static int table_file(void)

@@ -2,12 +2,14 @@
 #include "agents.h"
 
 static struct mfd_listening_sockets all;
+static const struct mfd_netns netns; /* our own */
 
 static int open_on(const char *ip, uint16_t port, uint32_t flags, uint32_t *ret_index)
 {
-    struct mfd_listen request = {.address = address_of(ip, port), .backlog = 8, .flags = flags};
+    struct mfd_listen request = {
+        .address = address_of(ip, port), .backlog = 8, .flags = (uint16_t)flags};
 
-    return mfd_listening_open(&all, &request, ret_index);
+    return mfd_listening_open(&all, &netns, &request, ret_index);
 }
 
 static uint16_t port_of(int fd, struct mfd_address *ret_address)

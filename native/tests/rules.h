@@ -28,7 +28,7 @@ static inline struct mfd_rule for_udp(struct mfd_rule rule)
 static inline struct mfd_endpoint unix_endpoint_of(const char *path)
 {
     struct mfd_endpoint endpoint = {
-        .address = {.family = AF_UNIX}, .weight = 1, .path_size = (uint32_t)strlen(path)};
+        .address = {.family = AF_UNIX}, .weight = 1, .path_size = (uint16_t)strlen(path)};
 
     NEED(endpoint.path_size < sizeof(endpoint.path));
     memcpy(endpoint.path, path, endpoint.path_size);

@@ -37,6 +37,7 @@ static bool waits_here(void)
 #define mfd_waiters_exist(pid, fds, n_fds) ((void)(pid), (void)(fds), (void)(n_fds), waits_here())
 #define mfd_replace_fd(call, fd, at_fd, cloexec) ((void)(call), replace_here(fd, at_fd, cloexec))
 #define mfd_watch_is_at(watch, pid, fd) look(watch, pid, fd)
+#include "../replace.c"
 #include "../standin.c"
 #undef mfd_notify_is_alive
 #undef mfd_waiters_exist
@@ -101,7 +102,7 @@ static void one_number_is_replaced_without_a_search(void)
     CHECK_EQ(replace_by(fd, pair[0]), 0);
     CHECK(is_unix(fd));
     CHECK(n_looks <= FEW_LOOKS);
-    CHECK_EQ(agent.standins.watched.due_ns, 0);
+    CHECK_EQ(agent.watched.due_ns, 0);
     for (int i = 0; i < N_OTHERS; i++) {
         CHECK(!is_unix(others[i]));
         (void)close(others[i]);
@@ -125,7 +126,7 @@ static void dups_are_replaced_each_with_its_own_flag(void)
     CHECK(is_unix(fd) && is_unix(kept) && !is_unix(stranger));
     CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
     CHECK_EQ(fcntl(kept, F_GETFD), 0);
-    CHECK_EQ(agent.standins.watched.due_ns, 0); /* nobody has the old one */
+    CHECK_EQ(agent.watched.due_ns, 0); /* nobody has the old one */
     (void)close(fd);
     (void)close(kept);
     (void)close(stranger);

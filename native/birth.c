@@ -1,0 +1,146 @@
+/* birth.c - make a socket where a program's own would belong
+ *
+ * Theory of operation: a socket belongs for ever to the cgroup (version 2) and the network namespace of the task that
+ * makes it. The agent is in the service's cgroup, and can go to the namespace (netns.c). A program that has
+ * moved to another cgroup usually makes its sockets itself (sockets.c); only one that is to have a socket of
+ * a namespace which it is not in cannot. Then a child of ours is born in the program's cgroup, makes it, sends it
+ * here, and ends: some hundred microseconds, and nothing is kept.
+ *
+ * Such a cgroup can be frozen. The child has WAIT_MS; then it is killed, and there is no socket.
+ * Source: clone(2) CLONE_INTO_CGROUP, cgroups(7), unix(7) SCM_RIGHTS. */
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "kernel.h"
+#include "meshfd.h"
+
+#define WAIT_MS 100
+
+struct wish { /* what socket(2) is to be given, and where */
+    uint32_t netns;
+    int domain;
+    int type;
+    int protocol;
+};
+
+union rights { /* room for one fd */
+    struct cmsghdr align;
+    uint8_t room[CMSG_SPACE(sizeof(int))];
+};
+
+/* --- in the child ------------------------------------------------------------------------------------------ */
+
+/* A packet is the errno, with the socket if there is none. */
+static void send_result(int channel, int result)
+{
+    int error = result < 0 ? -result : 0;
+    struct iovec part = {.iov_base = &error, .iov_len = sizeof(error)};
+    union rights control = {0};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+    if (result >= 0) {
+        struct cmsghdr *rights;
+
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control);
+        rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(rights), &result, sizeof(result));
+    }
+    (void)sendmsg(channel, &message, MSG_NOSIGNAL);
+}
+
+static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct wish *wish,
+                                    int channel)
+{
+    send_result(channel,
+                mfd_netns_socket(netns, wish->netns, wish->domain, wish->type, wish->protocol));
+    _exit(0);
+}
+
+/* --- in the agent ------------------------------------------------------------------------------------------ */
+
+static int receive_result(int channel)
+{
+    struct pollfd polled = {.fd = channel, .events = POLLIN};
+    int error = ETIMEDOUT;
+    int fd = -1;
+    struct iovec part = {.iov_base = &error, .iov_len = sizeof(error)};
+    union rights control = {0};
+    struct msghdr message = {
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control),
+    };
+    struct cmsghdr *rights;
+
+    if (poll(&polled, 1, WAIT_MS) != 1 ||
+        recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(error))
+        return -ETIMEDOUT;
+    if (error != 0)
+        return -error;
+    rights = CMSG_FIRSTHDR(&message);
+    if (rights == NULL || rights->cmsg_type != SCM_RIGHTS)
+        return -EMFILE; /* of ours: there was no number for it */
+    memcpy(&fd, CMSG_DATA(rights), sizeof(fd));
+    return fd;
+}
+
+static int make_by_child(const struct mfd_netns *netns, const struct wish *wish, int cgroup_fd)
+{
+    struct clone_args args = {.flags = CLONE_INTO_CGROUP, .cgroup = (unsigned)cgroup_fd};
+    int channel[2];
+    int result;
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+        return -errno;
+    /* no exit signal: it is reaped here, and children.c never hears of it (__WCLONE) */
+    pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (pid == 0)
+        make_and_send(netns, wish, channel[1]);
+    result = pid < 0 ? -errno : 0;
+    (void)close(channel[1]);
+    if (pid > 0) {
+        result = receive_result(channel[0]);
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, (int)__WCLONE);
+    }
+    (void)close(channel[0]);
+    return result;
+}
+
+static int make(const struct mfd_agent *agent, pid_t pid, const struct wish *wish)
+{
+    MFD_CLOSE int cgroup_fd = -1;
+
+    if (mfd_cgroup_has(&agent->cgroup, pid))
+        return mfd_netns_socket(&agent->netns, wish->netns, wish->domain, wish->type,
+                                wish->protocol);
+    cgroup_fd = mfd_cgroup_open_of(pid);
+    return cgroup_fd < 0 ? cgroup_fd : make_by_child(&agent->netns, wish, cgroup_fd);
+}
+
+/* mfd_birth - socket(2) in this namespace, and in the program's own cgroup
+ * Return: the fd, close-on-exec, owned by the caller; -EMFILE: we have none left; -ETIMEDOUT: its cgroup is frozen;
+ * -errno. */
+int mfd_birth(struct mfd_agent *agent, pid_t pid, uint32_t netns, int domain, int type,
+              int protocol)
+{
+    const struct wish wish = {netns, domain, type, protocol};
+    int fd = make(agent, pid, &wish);
+
+    if (fd == -EMFILE) { /* it is the agent that has none left: make room once */
+        mfd_leases_drop_all(&agent->leases);
+        fd = make(agent, pid, &wish);
+    }
+    return fd;
+}

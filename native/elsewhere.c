@@ -1,0 +1,111 @@
+/* elsewhere.c - sockets of other network namespaces
+ *
+ * Theory of operation: some destinations are reached from another network namespace than the service's: the endpoints
+ * of an upstream with a `netns`, and all of IPv4 where the service's IPv4 is elsewhere (MFD_SETUP_IPV4). Where
+ * socket() tells that already, the socket is made there (sockets.c). Else connect() does: a dual-stack socket that goes to
+ * a v4-mapped address, any socket that a route leads there, and one that has to come home again. A socket cannot
+ * be moved; so another is made there that is like it, connected, and put in its place (replace.c). It is a socket of
+ * the same family, type and protocol, so that only its identity tells: SO_COOKIE and the inode.
+ *
+ *   options    as they were (options.c), but for BPF filters, multicast groups, and what that namespace does not have
+ *   bound      to the same address and port, if the program has bound it; a failure is connect()'s
+ *   in use     a TCP socket that is connected or connecting stays where it is
+ *
+ * connect() is carried out on the new socket before it takes the place: when it fails at once, the program's own is
+ * as before.
+ * Limits: sendto() with an address goes from where the socket is.
+ * Source: network_namespaces(7), connect(2), ipv6(7). */
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "meshfd.h"
+
+/* mfd_elsewhere_of_address - which namespace an address is reached from, when no route says anything; its index */
+uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mfd_address *address)
+{
+    return address->family == AF_INET && (agent->flags & MFD_SETUP_IPV4) != 0 ? MFD_NETNS_IPV4
+                                                                              : MFD_NETNS_OWN;
+}
+
+static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns, int *ret_fd)
+{
+    int domain = 0;
+    int type = 0;
+    int protocol = 0;
+    int made;
+
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain);
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_TYPE, &type);
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol);
+    made = mfd_birth(agent, pid, netns, domain, type | SOCK_NONBLOCK, protocol);
+    if (made < 0)
+        return made;
+    *ret_fd = made;
+    mfd_options_carry_all(fd, made);
+    return 0;
+}
+
+/* A socket of UDP that is connected has a port that the kernel chose, perhaps: nobody counts on that. */
+static int bind_like(int fd, int new_fd)
+{
+    union mfd_sockaddr sockaddr;
+    union mfd_sockaddr peer;
+    struct mfd_address address;
+    socklen_t length = sizeof(sockaddr);
+    socklen_t peer_length = sizeof(peer);
+
+    if (getsockname(fd, &sockaddr.any, &length) < 0 ||
+        mfd_address_parse(&sockaddr, length, &address) < 0 ||
+        (address.port == 0 && mfd_address_is_wildcard(&address)) ||
+        getpeername(fd, &peer.any, &peer_length) == 0)
+        return 0;
+    return bind(new_fd, &sockaddr.any, length) < 0 ? -errno : 0;
+}
+
+/* mfd_elsewhere_open - a socket like the program's, unconnected, in another namespace
+ * @ret_fd: non-blocking, owned by the caller
+ * Return: 0; or -errno, for connect(). */
+int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                       const struct mfd_socket *socket, uint32_t netns, int *ret_fd)
+{
+    MFD_CLOSE int fd = -1;
+    int error = make_like(agent, attempt->call.pid, socket->fd, netns, &fd);
+
+    if (error == 0)
+        error = bind_like(socket->fd, fd);
+    if (error < 0)
+        return error == -EMFILE || error == -ETIMEDOUT ? -EAGAIN : error;
+    *ret_fd = mfd_take_fd(&fd);
+    return 0;
+}
+
+static int revive(struct mfd_agent *agent, const struct mfd_replacement *replacement, int *ret_fd)
+{
+    int error = make_like(agent, replacement->pid, replacement->fd, replacement->old_netns, ret_fd);
+
+    if (error == 0)
+        (void)fcntl(*ret_fd, F_SETFL, fcntl(replacement->fd, F_GETFL));
+    return error;
+}
+
+/* mfd_elsewhere_replace - put the new socket, which is connected or connecting, where the program has its own
+ * @socket: afterwards the new one, whatever comes of it
+ * Return: 0; -ENOENT: the target is gone; -ECONNREFUSED, and a notice says why. */
+int mfd_elsewhere_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                          struct mfd_socket *socket, int new_fd)
+{
+    struct mfd_replacement replacement = {
+        .fd = new_fd,
+        .revive = revive,
+        .pid = attempt->call.pid,
+        .old_netns = socket->netns == MFD_ANY ? MFD_NETNS_OWN : socket->netns,
+    };
+    MFD_RELEASE int old_fd = mfd_take_fd(&socket->fd);
+    int error;
+
+    (void)fcntl(new_fd, F_SETFL, fcntl(old_fd, F_GETFL));
+    error = mfd_replace(agent, attempt, &replacement, &old_fd);
+    socket->fd = new_fd;
+    return error < 0 && error != -ENOENT ? -ECONNREFUSED : error;
+}
