@@ -318,6 +318,11 @@ class Agent:
         fd = self._options.open_netns(name)
         try:
             identity = identity_of(fd)
+            if index is not None and identity in self._netns:
+                raise ServiceError(
+                    f"network namespace {name}: the service lives there, with its IPv4; leave the "
+                    "transition out"
+                )
             if identity not in self._netns:
                 if index is None:
                     index = engine.NETNS_OTHER + sum(

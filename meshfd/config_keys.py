@@ -20,7 +20,7 @@ from meshfd.durations import parse_duration
 from meshfd.env_file import EnvFileError, check_variable, parse_env_file
 from meshfd.errors import Fault
 from meshfd.model import Backoff, Endpoint, IoUring, OnExit, Ready, Restart, Track, Transition
-from meshfd.netns import HOST, NAMED, NEW, OWN_PATH
+from meshfd.netns import NEW, path_of
 from meshfd.rlimits import NUMBERS, parse_rlimit
 from meshfd.routes import (
     WEIGHT_MAX,
@@ -138,11 +138,7 @@ def _netns(text: str, place: Place) -> str:
     """``NEW``, or a path; a name is one of ip-netns(8)."""
     if text == NEW:
         return NEW
-    if text == HOST:
-        return OWN_PATH
-    if text in {".", ".."}:
-        raise ValueError(f"{quote(text)} is no name of a network namespace")
-    return str(_path(text if "/" in text else f"{NAMED}/{text}", place))
+    return str(_path(path_of(text), place))
 
 
 def existing_netns(text: str, place: Place) -> str:

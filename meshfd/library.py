@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import IO, Final
 
 import trio
@@ -148,6 +149,8 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     track: Track = Track.CONNECT,
     transparent: bool = False,
     io_uring: IoUring = IoUring.REFUSE,
+    netns: str | None = None,
+    ipv4_netns: str | None = None,
     environment: Mapping[str, str] | None = None,
     working_dir: str = "",
     stdin: Stdio = None,
@@ -162,12 +165,16 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     or `Redirect`; what it raises ends the context with that exception. A call that has no verdict
     after ``ask_timeout_s`` seconds (at most 30 days) is refused, or passes with ``ask_open``. Of a
     `Redirect` at most 8 endpoints are tried, by turns, as its balance and their weights say.
+    ``netns`` is the network namespace to run in: "new", a name of ip-netns(8), or a path;
+    ``ipv4_netns`` the one that its IPv4 is in, if that is another. Upstreams and listening sockets
+    may have their own.
     Standard files are ours (/dev/null for one that is closed), or the given fds or files.
 
     Raises:
         RouteSyntaxError: a route or listening socket is not written as it should be.
         ListenError: a listening socket cannot be opened.
         SpawnError: the program cannot be started.
+        ServiceError: a network namespace cannot be used.
         NotSupportedError: the kernel lacks something, and the text says what.
         ValueError: a route says ask, and there is no ``decide``; ``ask_timeout_s`` is out of range.
 
@@ -178,10 +185,13 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
     if decide is not None and not any(isinstance(route.verdict, Ask) for route in table):
         table = (*table, Route(Destination(None), Ask()))
     sockets = [parse_listen(one) if isinstance(one, str) else one for one in listen]
+    features = features_of(
+        table, strict=strict, track=track, transparent=transparent, io_uring=io_uring
+    )
     options = AgentOptions(
-        features=features_of(
-            table, strict=strict, track=track, transparent=transparent, io_uring=io_uring
-        ),
+        features=replace(features, ipv4=ipv4_netns is not None),
+        netns=netns,
+        ipv4_netns=ipv4_netns,
         report_decisions=True,
         ask_timeout_s=ask_timeout_s,
         ask_open=ask_open,

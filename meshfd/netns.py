@@ -13,6 +13,7 @@ import os
 from typing import Final
 
 from meshfd.errors import ServiceError
+from meshfd.wording import quote
 
 NEW: Final = "new"
 HOST: Final = "host"
@@ -22,13 +23,31 @@ _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 
 
-def open_netns(path: str) -> int:
-    """The namespace of this file, as an fd.
+def path_of(name: str) -> str:
+    """The file of what is written as a network namespace: `HOST`, a name of ip-netns(8), or a path.
+
+    Raises:
+        ValueError: it cannot be one.
+
+    """
+    if name == HOST:
+        return OWN_PATH
+    if "/" in name:
+        return name
+    if name in {"", ".", ".."} or "\0" in name:
+        raise ValueError(f"{quote(name)} is no name of a network namespace")
+    return f"{NAMED}/{name}"
+
+
+def open_netns(name: str) -> int:
+    """The namespace that `path_of` finds, as an fd.
 
     Raises:
         ServiceError: there is none, or it is something else; the text names it.
+        ValueError: it cannot be one.
 
     """
+    path = path_of(name)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -237,6 +237,7 @@ void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *cal
     int error = -ESRCH;
 
     agent->stats->binds++;
+    mfd_elsewhere_note_bind(agent, call);
     if (agent->listening.n == 0 || length < 0 || length > MFD_SOCKADDR_MAX) {
         leave_to_kernel(agent, call);
         return;

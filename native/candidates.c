@@ -58,7 +58,7 @@ static void try_internet(const struct mfd_socket *socket, const union mfd_sockad
 /* The same through a socket of the namespace that the endpoint is reached from. One that refuses leaves nothing. */
 static void try_elsewhere(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                           const struct mfd_socket *socket, const struct mfd_endpoint *endpoint,
-                          const union mfd_sockaddr *sockaddr, socklen_t length,
+                          const union mfd_sockaddr *sockaddr, socklen_t length, bool is_last,
                           struct mfd_outcome *outcome)
 {
     struct mfd_socket other = *socket;
@@ -68,7 +68,7 @@ static void try_elsewhere(struct mfd_agent *agent, const struct mfd_attempt *att
         outcome->error = -error;
         return;
     }
-    try_internet(&other, sockaddr, length, false, outcome);
+    try_internet(&other, sockaddr, length, is_last, outcome);
     if (outcome->error == 0 || outcome->error == EINPROGRESS)
         outcome->new_fd = other.fd;
     else
@@ -113,6 +113,7 @@ struct mfd_outcome mfd_candidates_try(struct mfd_agent *agent, const struct mfd_
         const struct mfd_endpoint *endpoint = candidates->endpoints[i];
         const struct mfd_address *address = &endpoint->address;
         const bool is_unix = address->family == AF_UNIX && standins;
+        const bool is_last = i + 1 == candidates->n && outcome.full < 0;
         union mfd_sockaddr sockaddr;
         socklen_t length;
 
@@ -124,10 +125,9 @@ struct mfd_outcome mfd_candidates_try(struct mfd_agent *agent, const struct mfd_
         if (is_unix)
             try_unix(attempt, endpoint, &outcome);
         else if (!is_here(socket, endpoint))
-            try_elsewhere(agent, attempt, socket, endpoint, &sockaddr, length, &outcome);
+            try_elsewhere(agent, attempt, socket, endpoint, &sockaddr, length, is_last, &outcome);
         else
-            try_internet(socket, &sockaddr, length, i + 1 == candidates->n && outcome.full < 0,
-                         &outcome);
+            try_internet(socket, &sockaddr, length, is_last, &outcome);
         if (!mfd_candidates_is_refusal(outcome.error))
             break;
     }

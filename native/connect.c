@@ -129,8 +129,7 @@ static void end_name(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 /* Where the address is in one namespace and the socket may be in another. */
 static bool may_move(const struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
-    return (agent->flags & (MFD_SETUP_ELSEWHERE | MFD_SETUP_IPV4)) != 0 &&
-           attempt->asked.family != 0;
+    return mfd_elsewhere_may_be(agent) && attempt->asked.family != 0;
 }
 
 static void pass_here(struct mfd_agent *agent, const struct mfd_attempt *attempt)

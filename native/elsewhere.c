@@ -13,13 +13,19 @@
  *
  * connect() is carried out on the new socket before it takes the place: when it fails at once, the program's own is
  * as before.
- * Limits: sendto() with an address goes from where the socket is.
+ * Limits: sendto() with an address goes from where the socket is; a shutdown() before connect() is forgotten.
  * Source: network_namespaces(7), connect(2), ipv6(7). */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "meshfd.h"
+
+/* mfd_elsewhere_may_be - can a socket of this service be in another namespace, or come to be there? */
+bool mfd_elsewhere_may_be(const struct mfd_agent *agent)
+{
+    return (agent->flags & (MFD_SETUP_ELSEWHERE | MFD_SETUP_IPV4)) != 0;
+}
 
 /* mfd_elsewhere_of_address - which namespace an address is reached from, when no route says anything; its index */
 uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mfd_address *address)
@@ -46,21 +52,39 @@ static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns,
     return 0;
 }
 
-/* A socket of UDP that is connected has a port that the kernel chose, perhaps: nobody counts on that. */
-static int bind_like(int fd, int new_fd)
+/* A socket tells a port that nobody has bound it to: after connect() has failed, one that it has given up
+ * (net/ipv4/inet_hashtables.c, __inet_put_port); of UDP, while it is connected, one that the kernel chose. */
+static bool is_bound(struct mfd_agent *agent, int fd, const struct mfd_address *address)
+{
+    union mfd_sockaddr peer;
+    socklen_t length = sizeof(peer);
+
+    if (getpeername(fd, &peer.any, &length) == 0)
+        return false;
+    return !mfd_address_is_wildcard(address) ||
+           (address->port != 0 && mfd_known_has(&agent->bound, fd));
+}
+
+static int bind_like(struct mfd_agent *agent, int fd, int new_fd)
 {
     union mfd_sockaddr sockaddr;
-    union mfd_sockaddr peer;
     struct mfd_address address;
     socklen_t length = sizeof(sockaddr);
-    socklen_t peer_length = sizeof(peer);
 
     if (getsockname(fd, &sockaddr.any, &length) < 0 ||
-        mfd_address_parse(&sockaddr, length, &address) < 0 ||
-        (address.port == 0 && mfd_address_is_wildcard(&address)) ||
-        getpeername(fd, &peer.any, &peer_length) == 0)
+        mfd_address_parse(&sockaddr, length, &address) < 0 || !is_bound(agent, fd, &address))
         return 0;
     return bind(new_fd, &sockaddr.any, length) < 0 ? -errno : 0;
+}
+
+/* mfd_elsewhere_note_bind - a program binds a socket, perhaps: bind_like() wants to know */
+void mfd_elsewhere_note_bind(struct mfd_agent *agent, const struct mfd_notification *call)
+{
+    MFD_RELEASE int fd = -1;
+
+    if (mfd_elsewhere_may_be(agent) && call->pid != 0 &&
+        mfd_target_open_fd(call->pid, (int)call->call.args[0], &fd) == 0)
+        mfd_known_add(&agent->bound, mfd_socket_cookie(fd));
 }
 
 /* mfd_elsewhere_open - a socket like the program's, unconnected, in another namespace
@@ -73,9 +97,11 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
     int error = make_like(agent, attempt->call.pid, socket->fd, netns, &fd);
 
     if (error == 0)
-        error = bind_like(socket->fd, fd);
+        error = bind_like(agent, socket->fd, fd);
     if (error < 0)
         return error == -EMFILE || error == -ETIMEDOUT ? -EAGAIN : error;
+    if (mfd_known_has(&agent->bound, socket->fd))
+        mfd_known_add(&agent->bound, mfd_socket_cookie(fd));
     *ret_fd = mfd_take_fd(&fd);
     return 0;
 }

@@ -516,6 +516,19 @@ bool mfd_watch_is_open(const struct mfd_watch *watch);
 bool mfd_watch_is_at(const struct mfd_watch *watch, pid_t pid, int fd);
 void mfd_watch_close(struct mfd_watch *watch);
 
+/* --- known.c: which sockets something is known of ------------------------------------------------- */
+
+#define MFD_KNOWN_BITS 65536
+
+struct mfd_known { /* a bit of a hash each */
+    uint64_t bits[2][MFD_KNOWN_BITS / 64];
+    unsigned half; /* the one that is filled */
+    unsigned n;    /* in it */
+};
+
+void mfd_known_add(struct mfd_known *known, uint64_t cookie);
+bool mfd_known_has(struct mfd_known *known, int socket_fd);
+
 /* --- parked.c, parked_table.c: epoll registrations that wait for their socket's connect() --------- */
 
 #define MFD_PARKED_MAX 1024
@@ -541,14 +554,6 @@ struct mfd_parked_one {
     struct epoll_event event;
 };
 
-#define MFD_REGISTERED_BITS 65536
-
-struct mfd_registered { /* sockets that are in an instance for good: a bit of a hash each */
-    uint64_t bits[2][MFD_REGISTERED_BITS / 64];
-    unsigned half; /* the one that is filled */
-    unsigned n;    /* in it */
-};
-
 struct mfd_parked {
     struct mfd_parked_one ones[MFD_PARKED_MAX];
     unsigned n;
@@ -558,9 +563,9 @@ struct mfd_parked {
     unsigned n_instances;
     unsigned n_fds; /* that all this holds */
     unsigned fds_max;
-    uint64_t sweep_ns; /* the next one is due */
-    uint64_t swept_ns; /* when the last one was */
-    struct mfd_registered registered;
+    uint64_t sweep_ns;           /* the next one is due */
+    uint64_t swept_ns;           /* when the last one was */
+    struct mfd_known registered; /* sockets that are in an instance for good */
 };
 
 struct mfd_parked_request {
@@ -584,8 +589,6 @@ void mfd_parked_done(struct mfd_parked *parked, uint64_t cookie);
 void mfd_parked_give_up(struct mfd_parked *parked, struct mfd_parked_one *one);
 void mfd_parked_expire(struct mfd_parked *parked, uint64_t now_ns);
 uint64_t mfd_parked_next_ns(const struct mfd_parked *parked);
-void mfd_parked_remember(struct mfd_registered *registered, uint64_t cookie);
-bool mfd_parked_is_registered(struct mfd_parked *parked, int socket_fd);
 void mfd_epoll_ctl_handle(struct mfd_agent *agent, const struct mfd_notification *call);
 void mfd_parked_keep(struct mfd_agent *agent, int socket_fd);
 void mfd_parked_replace(struct mfd_agent *agent, uint64_t cookie, int file_fd);
@@ -623,6 +626,8 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
                        const struct mfd_socket *socket, uint32_t netns, int *ret_fd);
 int mfd_elsewhere_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                           struct mfd_socket *socket, int new_fd);
+void mfd_elsewhere_note_bind(struct mfd_agent *agent, const struct mfd_notification *call);
+bool mfd_elsewhere_may_be(const struct mfd_agent *agent);
 uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mfd_address *address);
 
 /* --- standin.c: unix sockets in place of TCP sockets; standin_calls.c: what they answer ----------- */
@@ -800,6 +805,7 @@ struct mfd_agent {
     struct mfd_parked parked;
     struct mfd_standins standins;
     struct mfd_watched watched;
+    struct mfd_known bound; /* sockets that programs have bound */
     struct mfd_queue queue;
     struct mfd_children children;
     int foreground_fd;       /* pidfd of the process that stands for our program; -1: none does */

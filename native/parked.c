@@ -99,7 +99,7 @@ static int add(struct mfd_agent *agent, struct request *request)
     if (cookie == 0)
         return 1;
     if (!is_tcp(fd) || !is_fresh(fd)) {
-        mfd_parked_remember(&agent->parked.registered, cookie);
+        mfd_known_add(&agent->parked.registered, cookie);
         return 1;
     }
     if (!read_event(request))
@@ -114,7 +114,7 @@ static int add(struct mfd_agent *agent, struct request *request)
         if (park(agent, request, fd, cookie) == 0)
             return 0;
     }
-    mfd_parked_remember(&agent->parked.registered, cookie);
+    mfd_known_add(&agent->parked.registered, cookie);
     return 1;
 }
 
@@ -194,7 +194,7 @@ void mfd_parked_keep(struct mfd_agent *agent, int socket_fd)
     uint64_t cookie = agent->parked.n == 0 ? 0 : mfd_socket_cookie(socket_fd);
 
     if (cookie != 0 && carry_out(agent, cookie, socket_fd))
-        mfd_parked_remember(&agent->parked.registered, cookie);
+        mfd_known_add(&agent->parked.registered, cookie);
 }
 
 /* mfd_parked_settle - the same for the socket that the target has at fd, which the kernel acts on next */

@@ -1,4 +1,4 @@
-/* parked_table.c - the epoll registrations that are parked, and which sockets sit in instances for good
+/* parked_table.c - the epoll registrations that are parked
  *
  * Theory of operation: a registration is named as the kernel names it: instance, open file, fd number. The
  * socket is known by its SO_COOKIE, and watched (watch.c): when nobody has it any more the kernel drops what it
@@ -6,9 +6,8 @@
  * no file open. Instances are kept in the order that kcmp(2) has for files, and found by halving.
  *
  * A socket that is in an instance, because it found no room here or because it was carried out in place (its
- * connection failed, say, and it connects anew), is remembered by a bit of a hash of its cookie, so that
- * its registrations are looked for when it is replaced after all (epoll.c). The bits are cleared by halves,
- * REGISTERED_MAX sockets each.
+ * connection failed, say, and it connects anew), is remembered (known.c), so that its registrations are looked for
+ * when it is replaced after all (epoll.c).
  *
  * Limits: MFD_PARKED_MAX, MFD_PARKED_INSTANCES_MAX, and one in FDS_PART of the agent's fds, one a socket and one
  * an instance. What is gone makes room every SWEEP_NS, and when there is none.
@@ -22,51 +21,12 @@
 #define SWEEP_NS (10 * MFD_NS_PER_S)
 #define SWEEP_AGAIN_NS                                                                             \
     (100 * MFD_NS_PER_MS) /* not sooner, though there be no room: it takes a millisecond */
-#define REGISTERED_MAX (MFD_REGISTERED_BITS / 4) /* fewer than one lookup in four is in vain */
 #define FDS_PART 4
 
 enum { /* mfd_target_order() */
     SAME,
     AFTER
 };
-
-/* --- what is registered ----------------------------------------------------------------------------------- */
-
-static uint64_t *word_of(struct mfd_registered *registered, unsigned half, uint64_t cookie,
-                         uint64_t *ret_bit)
-{
-    uint64_t hash = cookie * 0x9e3779b97f4a7c15ULL; /* 2^64 / the golden ratio, Knuth vol. 3, 6.4 */
-
-    *ret_bit = 1ULL << (hash >> 58);
-    return &registered->bits[half][(hash >> 32) % (MFD_REGISTERED_BITS / 64)];
-}
-
-/* mfd_parked_remember - the socket of this cookie is in an instance for good */
-void mfd_parked_remember(struct mfd_registered *registered, uint64_t cookie)
-{
-    uint64_t bit;
-
-    if (registered->n++ == REGISTERED_MAX) {
-        registered->half ^= 1;
-        memset(registered->bits[registered->half], 0, sizeof(registered->bits[0]));
-        registered->n = 1;
-    }
-    *word_of(registered, registered->half, cookie, &bit) |= bit;
-}
-
-/* mfd_parked_is_registered - may this socket sit in an epoll instance? */
-bool mfd_parked_is_registered(struct mfd_parked *parked, int socket_fd)
-{
-    uint64_t cookie = mfd_socket_cookie(socket_fd);
-
-    for (unsigned half = 0; half < 2; half++) {
-        uint64_t bit;
-
-        if ((*word_of(&parked->registered, half, cookie, &bit) & bit) != 0)
-            return true;
-    }
-    return false;
-}
 
 /* --- what is parked -------------------------------------------------------------------------------------- */
 

@@ -158,7 +158,7 @@ static int find_registrations(struct mfd_agent *agent, const struct mfd_notifica
                               int old_fd, const struct mfd_watch *watch, struct numbers *numbers,
                               struct mfd_registrations **ret_found)
 {
-    if (!mfd_parked_is_registered(&agent->parked, old_fd))
+    if (!mfd_known_has(&agent->parked.registered, old_fd))
         return 0;
     find_others(call, watch, numbers);
     return mfd_epoll_collect(call->pid, numbers->fds, numbers->n, ret_found);

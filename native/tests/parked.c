@@ -33,7 +33,7 @@ static void catch_continue(struct mfd_agent *agent, const struct mfd_notificatio
 #undef mfd_answer
 #undef mfd_answer_continue
 
-#define REGISTERED_MAX (MFD_REGISTERED_BITS / 4) /* of parked_table.c */
+#define REGISTERED_MAX (MFD_KNOWN_BITS / 4) /* KNOWN_MAX of known.c */
 #define COOKIE 0xfedcba9876543210u
 
 static struct mfd_agent agent;
@@ -175,16 +175,16 @@ static void a_socket_that_stays_is_known_to_be_registered(void)
     int stranger = tcp_socket();
 
     open_agent();
-    CHECK(!mfd_parked_is_registered(&agent.parked, fd));
+    CHECK(!mfd_known_has(&agent.parked.registered, fd));
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN), 0);
-    CHECK(!mfd_parked_is_registered(&agent.parked, fd));
+    CHECK(!mfd_known_has(&agent.parked.registered, fd));
     mfd_parked_settle(&agent, getpid(), stranger);
     CHECK_EQ(agent.parked.n, 1);
     mfd_parked_settle(&agent, getpid(), fd);
     CHECK_EQ(agent.parked.n, 0);
     CHECK_EQ(mfd_epoll_has(getpid(), epoll_fd, fd), 1);
-    CHECK(mfd_parked_is_registered(&agent.parked, fd));
-    CHECK(!mfd_parked_is_registered(&agent.parked, stranger));
+    CHECK(mfd_known_has(&agent.parked.registered, fd));
+    CHECK(!mfd_known_has(&agent.parked.registered, stranger));
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN), 1); /* EEXIST, says the kernel */
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_MOD, fd, EPOLLOUT), 1);
     (void)close(epoll_fd);
@@ -198,12 +198,12 @@ static void what_is_known_is_bounded(void)
     int fd = tcp_socket();
 
     open_agent();
-    mfd_parked_remember(&agent.parked.registered, mfd_socket_cookie(fd));
+    mfd_known_add(&agent.parked.registered, mfd_socket_cookie(fd));
     for (uint64_t cookie = 1; cookie <= REGISTERED_MAX; cookie++)
-        mfd_parked_remember(&agent.parked.registered, cookie << 40);
-    CHECK(mfd_parked_is_registered(&agent.parked, fd));
+        mfd_known_add(&agent.parked.registered, cookie << 40);
+    CHECK(mfd_known_has(&agent.parked.registered, fd));
     for (uint64_t cookie = 1; cookie <= REGISTERED_MAX; cookie++)
-        mfd_parked_remember(&agent.parked.registered, cookie << 40);
+        mfd_known_add(&agent.parked.registered, cookie << 40);
     CHECK_EQ(agent.parked.registered.n, 1);
     (void)close(fd);
 }
@@ -221,7 +221,7 @@ static void there_is_room_for_so_many_and_what_is_gone_makes_room(void)
         NEED(control(epoll_fd, EPOLL_CTL_ADD, fds[i], EPOLLIN) == 0);
     }
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, one_more, EPOLLIN), 1);
-    CHECK(mfd_parked_is_registered(&agent.parked, one_more));
+    CHECK(mfd_known_has(&agent.parked.registered, one_more));
     (void)close(fds[7]);
     CHECK_EQ(control(epoll_fd, EPOLL_CTL_ADD, one_more, EPOLLIN), 1); /* looked a moment ago */
     now_ns += MFD_NS_PER_S;

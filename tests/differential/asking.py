@@ -8,21 +8,38 @@ input, in their order.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
+from collections.abc import Iterator
 
 import trio
 
 import meshfd
 
 
+def split_words(words: list[str]) -> tuple[list[str], str, list[str], list[str]]:
+    """Return the options, the fds, the routes, and the program with its arguments."""
+    at = words.index("--")
+    before, program = words[:at], words[at + 1 :]
+    routes = [word for word in before if "=" in word]
+    *options, fds = before[: len(before) - len(routes)]
+    return options, fds, routes, program
+
+
+@contextlib.contextmanager
+def fds_as_input(fds: str) -> Iterator[int]:
+    """Give a standard input on which these fds arrive."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for fd in fds.split(","):
+            socket.send_fds(ours, [b"."], [int(fd)])
+        yield theirs.fileno()
+
+
 async def main() -> int:
     """Return the program's exit status."""
-    words = sys.argv[1:]
-    at = words.index("--")
-    options, program = words[:at], words[at + 1 :]
-    strict = options[0] == "--strict"
-    fds, *routes = options[strict:]
+    options, fds, routes, program = split_words(sys.argv[1:])
     verdicts = {}
     for route in map(meshfd.parse_route, routes):
         to = route.destination
@@ -32,18 +49,15 @@ async def main() -> int:
     async def decide(call: meshfd.Call) -> meshfd.Verdict:
         return verdicts.get((call.asked.ip, call.asked.port), meshfd.Pass())
 
-    ours, theirs = socket.socketpair()
-    for fd in fds.split(","):
-        socket.send_fds(ours, [b"."], [int(fd)])
-    async with meshfd.spawn(
-        program,
-        routes=[route for route in routes if route.startswith("udp:")],
-        decide=decide,
-        strict=strict,
-        stdin=theirs.fileno(),
-    ) as running:
-        theirs.close()
-        return await running.wait()
+    with fds_as_input(fds) as stdin:
+        async with meshfd.spawn(
+            program,
+            routes=[route for route in routes if route.startswith("udp:")],
+            decide=decide,
+            strict="--strict" in options,
+            stdin=stdin,
+        ) as running:
+            return await running.wait()
 
 
 if __name__ == "__main__":

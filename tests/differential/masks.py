@@ -67,6 +67,11 @@ MASKS: tuple[Mask, ...] = (
         frozenset({"handed"}),
     ),
     Mask(
+        "Limits, Other network namespaces: it is another socket, too",
+        lambda line: GONE_BUT_LISTENS.sub(r"\1", line) if LOOK.match(line) else line,
+        frozenset({"elsewhere"}),
+    ),
+    Mask(
         "Theory, Leases: for up to 100 ms the agent holds a duplicate of a new socket, and as long "
         "as anybody holds a file that the program has closed, epoll reports it",
         partial(_without_events, EVENT_OF_CLOSED),
@@ -76,6 +81,11 @@ MASKS: tuple[Mask, ...] = (
         "Limits, Unix sockets: one that waits in an epoll instance unconnected is not reported",
         partial(_without_events, EVENT_OF_UNCONNECTED),
         frozenset({"standin"}),
+    ),
+    Mask(
+        "Limits, Other network namespaces: the same",
+        partial(_without_events, EVENT_OF_UNCONNECTED),
+        frozenset({"elsewhere"}),
     ),
     Mask(
         "Limits, Unix sockets: what recvfrom(), TCP_INFO and a second bind() tell",
@@ -128,6 +138,24 @@ OMISSIONS: tuple[Omission, ...] = (
             r"|get \d (maxseg|rcvbuf|sndbuf|passcred|addrform)|owner|unconnect|socket .* 262)\b"
         ),
         frozenset({"standin"}),
+    ),
+    Omission(
+        "Limits, Other network namespaces: no datagrams, no TCP Fast Open, no sharing over a fork, "
+        "no shutdown() before connect(); "
+        "and abstract unix sockets, and ports that are taken, belong to one",
+        re.compile(r"\budp-| fastopen$|^(fork|vfork|exec) |^connect \d unix$|\btaken:|^shutdown "),
+        frozenset({"elsewhere"}),
+    ),
+    Omission(
+        "Limits, Other network namespaces: what a port was before is another namespace's matter",
+        re.compile(r"^unconnect | port0:|^\w*connect (\d) own:\1$"),
+        frozenset({"elsewhere"}),
+    ),
+    Omission(
+        "The places are in another network namespace, and so is the loopback device that leads "
+        "to them without a route",
+        re.compile(r"^\w*(connect|send)\w* .*(\bany[46]:| other$)"),
+        frozenset({"elsewhere"}),
     ),
     Omission(
         "Limits: in a strict service, sending through socketcall(2) fails with ENOSYS",

@@ -27,6 +27,7 @@ TIMEOUT_S = 300  # of one start: generous, as reaching it is a failure
 # Nobody binds this port, but once there is one to hand over every bind() is looked at.
 SPARE = "127.0.0.1:{spare}"
 
+ELSEWHERE = (sys.executable, "-m", "tests.differential.elsewhere")
 ASKING = (sys.executable, "-m", "tests.differential.asking")
 
 
@@ -38,6 +39,7 @@ class Mode:
     ``decided``: by asking (`tests.differential.asking`). ``build``: a variant of the program, which
     the bare run has, too; ``direct``: one without socketcall(2). ``daemons``: meshfd hands a
     listening socket over in each sequence. ``standins``: unix sockets serve where they can.
+    ``elsewhere``: in another network namespace than the places (`tests.differential.elsewhere`).
     """
 
     name: str
@@ -49,6 +51,7 @@ class Mode:
     direct: bool = False
     daemons: bool = False
     standins: bool = False
+    elsewhere: bool = False
     under_meshfd: bool = True
 
     @property
@@ -64,6 +67,7 @@ class Mode:
             + ["deny"] * self.denies
             + ["standin"] * self.standins
             + ["handed"] * self.daemons
+            + ["elsewhere"] * self.elsewhere
         )
 
     @property
@@ -97,6 +101,8 @@ _UNDER = (
     Mode("ask-strict", ("--strict",), redirected=True, denies=True, decided=True),
     Mode("standin", ("--transparent",), redirected=True, standins=True),
     Mode("standin-create", ("--transparent", "--track", "create"), redirected=True, standins=True),
+    Mode("elsewhere", redirected=True, elsewhere=True),
+    Mode("elsewhere-strict", ("--strict", "--track", "create"), redirected=True, elsewhere=True),
     Mode("handed", daemons=True),
     Mode("handed-all", ("--strict", "--track", "create"), redirected=True, daemons=True),
     Mode("i386", build="i386"),
@@ -164,7 +170,7 @@ class Runs:
         words = self.stage.words(redirected=mode.redirected)
         if mode.redirected and "--transparent" in mode.options:
             words.insert(0, "told-back")
-        if mode.decided:
+        if mode.decided or mode.elsewhere:
             words.insert(0, "handed")
         if mode.direct:
             words.insert(0, "direct")
@@ -175,9 +181,10 @@ class Runs:
         routes = (
             self.stage.routes(denies=mode.denies, standins=mode.standins) if mode.redirected else []
         )
-        if mode.decided:
+        if mode.decided or mode.elsewhere:
             fds = ",".join(map(str, self.stage.fds))
-            return [*ASKING, *options, fds, *routes, "--", *program]
+            runner = ELSEWHERE if mode.elsewhere else ASKING
+            return [*runner, *options, fds, *routes, "--", *program]
         listening = self.stage.listening if mode.daemons else []
         options += [word for route in routes for word in ("--route", route)]
         options += [word for address in listening for word in ("--listen", address)]
