@@ -56,6 +56,7 @@ CHANGES: dict[str, tuple[Any, Depth]] = {
     "log": ("null", Depth.PROCESS),
     "rlimits": (((7, 10, 20),), Depth.PROCESS),
     "cgroup": ("mesh/web", Depth.AGENT),
+    "cgroup_limits": ((("pids.max", ("100",)),), Depth.LIVE),
     "netns": ("new", Depth.AGENT),
     "strict": (True, Depth.AGENT),
     "track": (Track.CONNECT if BASE.track is Track.CREATE else Track.CREATE, Depth.AGENT),
