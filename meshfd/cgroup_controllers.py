@@ -50,7 +50,8 @@ def enable(directory: Path, mount: Path, controllers: Iterable[str]) -> None:
             if controller in _words(parent / "cgroup.subtree_control"):
                 continue
             if controller not in _words(parent / "cgroup.controllers"):
-                raise ServiceError(_not_available(controller, parent, _why_absent(controller)))
+                why = f"{_why_absent(controller)}; leave its limits out, or see README, Cgroups"
+                raise ServiceError(_not_available(controller, parent, why))
             try:
                 _switch(parent, f"+{controller}")
             except OSError as error:

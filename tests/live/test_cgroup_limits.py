@@ -78,7 +78,7 @@ class Run:
 
     def program(self) -> int | None:
         """The pid of the service's program, once it is that."""
-        pids = processes_in(self.inner) if self.inner.exists() else []
+        pids = processes_in(self.inner)
         return next((pid for pid in pids if _name_of(pid) == FOREVER[0]), None)
 
     def reload(self, limits: str, more: str = "") -> Finished:

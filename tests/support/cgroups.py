@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -101,8 +102,13 @@ def controller(name: str) -> Iterator[None]:
 
 
 def processes_in(directory: Path) -> list[int]:
-    """Return the pids of who is in a cgroup."""
-    return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+    """Return the pids of who is in a cgroup; nobody is in one that is not there."""
+    try:
+        return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # removed, and while we read
+            raise
+        return []
 
 
 def _removed(directory: Path) -> bool:
