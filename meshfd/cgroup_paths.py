@@ -46,6 +46,12 @@ def find_own(cgroup: str) -> PurePosixPath:
     return PurePosixPath("/")
 
 
+def is_held_by_v1(cgroup: str, controller: str) -> bool:
+    """Whether a hierarchy of version 1 has a controller, in the text of /proc/self/cgroup."""
+    name = {"io": "blkio"}.get(controller, controller)  # version 1's
+    return any(name in line.split(":", 2)[1].split(",") for line in cgroup.splitlines())
+
+
 def check_path(text: str) -> str:
     """A cgroup as the configuration names it.
 

@@ -5,6 +5,7 @@ difference decides how deep the change goes:
 
     the same                                     nothing is done
     restart, backoff, ready, stop_*, routes...   the service runs on; new values hold from now on
+    cgroup_limits                                likewise: they are written
     listen                                       sockets are opened and closed; it runs on
     command, user, environment, log...           the program is restarted, its sockets stay open
     strict, track, transparent, io_uring         a new agent, because a filter cannot be changed
@@ -54,6 +55,7 @@ LIVE_FIELDS = frozenset(
         "autostart",
         "listen",
         "routes",
+        "cgroup_limits",
     }
 )
 PROCESS_FIELDS = frozenset(
@@ -81,6 +83,11 @@ class Change:
     def closed(self) -> tuple[ListeningSocket, ...]:
         """Listening sockets that go."""
         return tuple(one for one in self.old.listen if one not in self.new.listen)
+
+    @property
+    def relimits(self) -> bool:
+        """Whether its cgroup, if it stays, gets other limits."""
+        return self.old.cgroup_limits != self.new.cgroup_limits
 
     @property
     def reroutes(self) -> bool:

@@ -186,6 +186,9 @@ class _Loader:
         )
         if "cgroup" in fields:
             self._check_cgroup(fields["cgroup"], place.at("cgroup"))
+        elif "cgroup_limits" in fields and "cgroup" not in place.value:
+            text = 'a service without "cgroup" has none of its own to limit; write that, too'
+            place.at("cgroup_limits").fault(text)
         return Service(**fields)
 
     def _check_cgroup(self, path: str, place: Place) -> None:

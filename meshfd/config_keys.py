@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from meshfd.cgroup_limits import Limit, parse_limit
 from meshfd.cgroup_paths import check_path
 from meshfd.durations import parse_duration
 from meshfd.env_file import EnvFileError, check_variable, parse_env_file
@@ -48,6 +49,9 @@ _Text = Annotated[str, Meta(min_length=1)]
 _Duration = str | int | float
 _Limit = str | int
 _LIMIT_HINT = 'a limit such as 4096, "64MiB", "unlimited" or [1024, 4096]'
+_CGROUP_LIMIT_HINT = (
+    'a value such as 100, "512MiB" or "max", with the name quoted: "memory.max" = "512MiB"'
+)
 _DURATION_HINT = 'a duration such as "5s", "100ms" or "1m30s"'
 NETNS_HINT = 'a network namespace: a name, a path, or "host"'
 _ENDPOINT_HINT = (
@@ -116,6 +120,15 @@ def _rlimits(table: Table, place: Place) -> tuple[tuple[int, int, int], ...]:
     def parse(name: str, _: Place) -> tuple[int, int, int]:
         value = convert(table[name], _Limit | list[_Limit], _LIMIT_HINT)
         return (NUMBERS.get(name, 0), *parse_rlimit(name, value))
+
+    return tuple(sorted(parse_each(((name, name) for name in table), place, parse)))
+
+
+def _cgroup_limits(table: Table, place: Place) -> tuple[Limit, ...]:
+    """Sorted, because their order means nothing."""
+
+    def parse(name: str, _: Place) -> Limit:
+        return parse_limit(name, convert(table[name], _Limit | list[_Limit], _CGROUP_LIMIT_HINT))
 
     return tuple(sorted(parse_each(((name, name) for name in table), place, parse)))
 
@@ -218,6 +231,12 @@ SERVICE_KEYS = {
         "transition", Table, 'a table such as { ipv4_netns = "egress" }', _transition
     ),
     "cgroup": Key("cgroup", _Text, 'a cgroup such as "mesh.slice/shop"', _parsed(check_path)),
+    "cgroup_limits": Key(
+        "cgroup_limits",
+        Table,
+        'a table such as { "memory.max" = "512MiB", "pids.max" = 100 }',
+        _cgroup_limits,
+    ),
     "rlimits": Key(
         "rlimits", Table, 'a table such as { nofile = 4096, core = "unlimited" }', _rlimits
     ),

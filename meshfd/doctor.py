@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from meshfd import probes
 from meshfd.agent_process import agent_path
+from meshfd.cgroup_controllers import why_missing
+from meshfd.cgroup_limits import CONTROLLERS
 from meshfd.system_calls import known_architecture
 from meshfd.table import format_table
 
@@ -97,6 +99,9 @@ def examine() -> list[Finding]:
     note("low ports", probes.probe_low_port(), needed=False, lost=lost)
     lost = "services run as the user who runs meshfd: no user and group"
     note("change of user", probes.probe_identity(), needed=False, lost=lost)
+    for controller in CONTROLLERS:
+        lost = f'no limits "{controller}.*" in a service\'s cgroup_limits'
+        note(f"cgroup {controller}", why_missing(controller), needed=False, lost=lost)
     if all(one.present for one in findings if one.needed):
         lost = "the main job does not work"
         note("a redirected connection", _probe_everything(), needed=True, lost=lost)

@@ -110,13 +110,16 @@ class Lifecycle:
     @contextlib.asynccontextmanager
     async def _open_agent(self, options: AgentOptions) -> AsyncIterator[Agent]:
         """An agent in the service's cgroup; the cgroup outlives it, and then goes."""
-        service = self._managed.service
+        managed, service = self._managed, self._managed.service
         async with contextlib.AsyncExitStack() as stack:
             settle = None
             if service.cgroup is not None:
-                cgroups = self._managed.around.cgroups
-                cgroup = cgroups.open(service.name, service.cgroup)
-                settle = (await stack.enter_async_context(cgroup)).add
+                opened = managed.around.cgroups.open(
+                    service.name, service.cgroup, service.cgroup_limits
+                )
+                managed.cgroup = await stack.enter_async_context(opened)
+                stack.callback(setattr, managed, "cgroup", None)
+                settle = managed.cgroup.add
             async with open_agent(options, settle=settle) as agent:
                 yield agent
 

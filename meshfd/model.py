@@ -229,6 +229,7 @@ class Service:
     user: str | None = None
     group: str | None = None
     cgroup: str | None = None
+    cgroup_limits: tuple[tuple[str, tuple[str, ...]], ...] = ()
     netns: str | None = None
     transition: Transition | None = None
     rlimits: tuple[tuple[int, int, int], ...] = ()

@@ -1,14 +1,16 @@
 """Carry a new configuration out while services run.
 
 Theory of operation: everything that can be refused is tried first, and then nothing has changed:
-programs are looked up, new agents started and new listening sockets opened beside the old. Only a
-socket whose address is taken, and whose port one of ours gives up, has to wait. Then, in this
-order: services that went, or need a new agent, are stopped; what had to wait is opened; routes are
-replaced and sockets that went closed; programs whose description changed are restarted and new
-services started. Whether they get ready is not waited for: the log and the status say it.
+programs are looked up, new agents started, limits of cgroups written and new listening sockets
+opened beside the old. Only a socket whose address is taken, and whose port one of ours gives up,
+has to wait. Then, in this order: services that went, or need a new agent, are stopped; what had to
+wait is opened; routes are replaced and sockets that went closed; programs whose description
+changed are restarted and new services started. Whether they get ready is not waited for: the log
+and the status say it.
 
-If what had to wait cannot be opened after all, everything is put back: the sockets and services
-that had to go are there again, as they were, with new agents, and those that ran are started.
+If something is refused, everything is put back: limits are as they were, and where what had to wait
+cannot be opened after all, the sockets and services that had to go are there again, as they were,
+with new agents, and those that ran are started.
 
 Unchanged services are not touched at all. See `meshfd.changes` for how deep a change goes.
 """
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
     from pathlib import Path
 
+    from meshfd.cgroup_limits import Limit
+    from meshfd.cgroups import Cgroup
     from meshfd.fleet import Fleet
     from meshfd.model import Configuration, ListeningSocket, Service
     from meshfd.runner import Runner
@@ -51,22 +55,22 @@ async def apply_plan(
     running = {change.new.name for change in plan.changed if _runs(change, fleet)}
     failed = {change.new.name for change in plan.changed if _tries_again(change, fleet)}
 
-    sockets = _Sockets(fleet, _ports_given_up(plan))
+    attempt = _Attempt(fleet, _ports_given_up(plan))
     try:
         for service in [*plan.added, *(change.new for change in replaced)]:
-            await sockets.stage(service)
+            await attempt.stage(service)
         for change in kept:
-            await sockets.open(change)
+            await attempt.begin(change)
         for change in kept:
-            await sockets.give_up(change)
-        await sockets.remove([*plan.removed, *(change.old for change in replaced)])
-        await sockets.open_held_back()
+            await attempt.give_up(change)
+        await attempt.remove([*plan.removed, *(change.old for change in replaced)])
+        await attempt.open_held_back()
     except MeshfdError as error:
-        again = await sockets.put_back()
+        again = await attempt.put_back()
         if again:
             raise ServiceError(f"{error}; started again as before: {', '.join(again)}") from error
         raise
-    for managed in sockets.staged:
+    for managed in attempt.staged:
         fleet.adopt(managed)
     for change in kept:
         await _update(change, fleet)
@@ -81,8 +85,11 @@ async def apply_plan(
     return plan.summary(restarted=restarted, started=failed)
 
 
-class _Sockets:
-    """The agents and listening sockets of a reload: opened, given up, and put back as they were."""
+class _Attempt:
+    """What of a reload may be refused: limits, agents and listening sockets.
+
+    They are written, opened and given up, and put back as they were.
+    """
 
     def __init__(self, fleet: Fleet, ports_given_up: frozenset[int]) -> None:
         self.staged: list[ManagedService] = []
@@ -93,13 +100,18 @@ class _Sockets:
         self._closed: list[tuple[Runner, Sequence[ListeningSocket]]] = []
         self._removed: Sequence[Service] = ()
         self._ran: list[str] = []
+        self._limited: list[tuple[Cgroup, Sequence[Limit]]] = []
 
     async def stage(self, service: Service) -> None:
         """Open a new service's agent and sockets."""
         self.staged.append(await self._fleet.stage(service, self._ports))
 
-    async def open(self, change: Change) -> None:
-        """Open what a service that keeps its agent gets anew."""
+    async def begin(self, change: Change) -> None:
+        """Limit the cgroup of a service that keeps its agent, and open what it gets anew."""
+        cgroup = self._fleet.find(change.new.name).cgroup
+        if cgroup is not None and change.relimits:  # without one: it takes the new limits
+            await cgroup.limit(change.new.cgroup_limits)
+            self._limited.append((cgroup, change.old.cgroup_limits))
         runner = self._fleet.find(change.new.name).runner
         if runner is None or not change.opened:  # without an agent: the next one opens them
             return
@@ -156,6 +168,8 @@ class _Sockets:
             await _quietly(runner.close(listening))
         for runner, listening in self._closed:
             await _quietly(runner.open(listening))
+        for cgroup, limits in self._limited:
+            await _quietly(cgroup.limit(limits))
         for service in self._removed:
             await self._fleet.add(service, tolerant=True)
         self._fleet.ask_to_start(self._ran)
@@ -213,6 +227,8 @@ async def _update(change: Change, fleet: Fleet) -> None:
     if managed.runner is None:  # a new agent is on its way, and takes the new values
         return
     try:
+        if change.relimits:
+            log(logging.INFO, "cgroup limits written", service=managed.name)
         if change.reroutes:
             await managed.runner.set_routes(change.new.routes)
             log(logging.INFO, "routes replaced", service=managed.name)

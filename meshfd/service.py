@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from meshfd.cgroups import Cgroups
+    from meshfd.cgroups import Cgroup, Cgroups
     from meshfd.model import ListeningSocket, Service
     from meshfd.pulse import Pulse
     from meshfd.runner import Runner
@@ -87,9 +87,10 @@ class ManagedService:
     ``since`` is (seconds since the epoch, monotonic seconds) of the last change of state;
     ``n_ready`` counts how often it became ready, ``n_restarts`` restarts by policy; ``last_code``
     is its last exit code or minus the signal, None when it never ended; ``reason`` says in words
-    why it does not run, where it should; ``runner`` is None while it has no agent; ``gone`` tells
-    that its task has ended. ``awaited_ports`` are those that another is about to give up, and
-    ``held_back`` the listening sockets that wait for them: a reload opens these.
+    why it does not run, where it should; ``runner`` is None while it has no agent, ``cgroup`` while
+    none is open for it; ``gone`` tells that its task has ended. ``awaited_ports`` are those that
+    another is about to give up, and ``held_back`` the listening sockets that wait for them: a
+    reload opens these.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ManagedService:
         self.last_code: int | None = None
         self.reason = ""
         self.runner: Runner | None = None
+        self.cgroup: Cgroup | None = None
         self.gone = False
         self.awaited_ports = awaited_ports
         self.held_back: tuple[ListeningSocket, ...] = ()

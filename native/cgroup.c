@@ -2,12 +2,14 @@
  *
  * Theory of operation: a socket belongs for ever to the cgroup (version 2) of the task that makes it, and the
  * agent is in its service's. A program may put itself into a cgroup below: then it makes its sockets itself
- * (sockets.c). Where a program is, /proc/PID/cgroup tells, for some microseconds; so it is only asked when the
- * agent's cgroup has others below it, which the link count of its directory tells at once.
+ * (sockets.c). Where a program is, its pidfd tells, and on older kernels /proc/PID/cgroup, which takes some
+ * microseconds; so it is only asked when the agent's cgroup has others below it, which the link count of its
+ * directory tells at once.
  *
  * Limits: a privileged program that has moved itself to a cgroup elsewhere is not noticed where there is none
  * below.
- * Source: cgroups(7), proc(5) /proc/PID/cgroup and mountinfo; fs/kernfs/dir.c (nlink: two, and one a child). */
+ * Source: linux/pidfd.h, PIDFD_GET_INFO (Linux 6.13); cgroups(7), proc(5) /proc/PID/cgroup and mountinfo;
+ * fs/kernfs/dir.c (nlink: two, and one a child). */
 #include <fcntl.h>
 #include <mntent.h>
 #include <stdio.h>
@@ -73,6 +75,8 @@ void mfd_cgroup_learn(struct mfd_cgroup *cgroup)
     mfd_close_at(&cgroup->fd);
     free(cgroup->path);
     cgroup->path = NULL;
+    if (mfd_target_cgroup(getpid(), &cgroup->id) < 0)
+        cgroup->id = 0;
     if (read_path(getpid(), path) < 0)
         return;
     cgroup->path = strdup(path);
@@ -94,8 +98,11 @@ bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid)
 {
     char path[PATH_ROOM];
     struct stat status;
+    uint64_t id;
 
     if (cgroup->fd < 0 || (fstat(cgroup->fd, &status) == 0 && status.st_nlink <= LINKS_ALONE))
         return true;
+    if (cgroup->id != 0 && mfd_target_cgroup(pid, &id) == 0)
+        return id == cgroup->id;
     return read_path(pid, path) == 0 && strcmp(path, cgroup->path) == 0;
 }

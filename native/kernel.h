@@ -10,6 +10,7 @@
 #include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 /* linux/seccomp.h */
@@ -50,6 +51,16 @@
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
 #endif
+
+/* linux/pidfd.h, of Linux 6.13 */
+struct mfd_pidfd_info {
+    uint64_t mask; /* what is asked for, and what is told */
+    uint64_t cgroupid;
+    uint32_t pids_and_ids[11];
+    int32_t exit_code;
+};
+#define MFD_PIDFD_GET_INFO _IOWR(0xFF, 11, struct mfd_pidfd_info)
+#define MFD_PIDFD_INFO_CGROUPID (1UL << 2)
 
 /* linux/in.h */
 #ifndef IPPROTO_MPTCP

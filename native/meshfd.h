@@ -75,6 +75,7 @@ int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size)
 int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 int mfd_target_pidfd(pid_t pid, int *ret_fd);
 pid_t mfd_target_process(pid_t pid);
+int mfd_target_cgroup(pid_t pid, uint64_t *ret_id);
 enum mfd_signalled mfd_target_signalled(pid_t pid);
 bool mfd_target_is_capable(pid_t pid);
 void mfd_target_forget_all(void);
@@ -195,8 +196,9 @@ void mfd_leases_drop_all(struct mfd_leases *leases);
 /* --- cgroup.c: is a program in the agent's cgroup? ------------------------------------------------- */
 
 struct mfd_cgroup {
-    int fd;     /* of its directory; -1: not found */
-    char *path; /* as /proc/PID/cgroup has it */
+    int fd;      /* of its directory; -1: not found */
+    uint64_t id; /* 0: the kernel does not tell */
+    char *path;  /* as /proc/PID/cgroup has it */
 };
 
 void mfd_cgroup_learn(struct mfd_cgroup *cgroup);

@@ -294,6 +294,36 @@ int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd)
     return 0;
 }
 
+static int ask_cgroup(int pidfd, uint64_t *ret_id)
+{
+    struct mfd_pidfd_info info = {.mask = MFD_PIDFD_INFO_CGROUPID};
+
+    if (ioctl(pidfd, MFD_PIDFD_GET_INFO, &info) < 0)
+        return -errno;
+    if ((info.mask & MFD_PIDFD_INFO_CGROUPID) == 0)
+        return -ENOTTY;
+    *ret_id = info.cgroupid;
+    return 0;
+}
+
+/* mfd_target_cgroup - the id of its cgroup (version 2), which no other has as long as it is there
+ * Return: 0; -ENOTTY where the kernel does not tell; -ESRCH; -EMFILE. */
+int mfd_target_cgroup(pid_t pid, uint64_t *ret_id)
+{
+    bool was_known = slot_of(pid)->pid == pid;
+    int pidfd = known_pidfd(pid);
+    int error;
+
+    if (pidfd < 0)
+        return pidfd;
+    error = ask_cgroup(pidfd, ret_id);
+    if (error != -ESRCH || !was_known)
+        return error;
+    forget(slot_of(pid));
+    pidfd = known_pidfd(pid);
+    return pidfd < 0 ? pidfd : ask_cgroup(pidfd, ret_id);
+}
+
 /* mfd_target_process - the process of a thread, whose id outlives the thread's
  * Return: the id, or -errno. */
 pid_t mfd_target_process(pid_t pid)

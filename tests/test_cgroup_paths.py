@@ -6,7 +6,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from meshfd.cgroup_paths import Hierarchy, check_path, find_hierarchy, find_own, is_within
+from meshfd.cgroup_paths import (
+    Hierarchy,
+    check_path,
+    find_hierarchy,
+    find_own,
+    is_held_by_v1,
+    is_within,
+)
 
 UNIFIED = "30 23 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = """\
@@ -76,3 +83,13 @@ def test_within(one: str, other: str, *, within: bool) -> None:
     """Names count, not letters: "ab" is not in "a"."""
     assert is_within(PurePosixPath(one), PurePosixPath(other)) is within
     assert not is_within(PurePosixPath("a"), PurePosixPath("ab"))
+
+
+@pytest.mark.parametrize(
+    ("controller", "held"),
+    [("memory", True), ("cpu", True), ("io", True), ("pids", False), ("mem", False)],
+)
+def test_held_by_version_1(controller: str, held: bool) -> None:
+    """A controller that a hierarchy of version 1 has is none of version 2's."""
+    text = "7:blkio:/\n4:memory:/a:b\n2:cpu,cpuacct:/\n1:name=pids:/\n0::/\n"
+    assert is_held_by_v1(text, controller) == held

@@ -57,6 +57,7 @@ CHANGES: dict[str, tuple[Any, Depth]] = {
     "log": ("null", Depth.PROCESS),
     "rlimits": (((7, 10, 20),), Depth.PROCESS),
     "cgroup": ("mesh/web", Depth.AGENT),
+    "cgroup_limits": ((("pids.max", ("100",)),), Depth.LIVE),
     "netns": ("new", Depth.AGENT),
     "transition": (Transition("/run/netns/egress"), Depth.AGENT),
     "strict": (True, Depth.AGENT),

@@ -90,6 +90,7 @@ working_dir = "work"
 user = "www-data"
 group = "www"
 cgroup = "mesh.slice/web"
+cgroup_limits = { "pids.max" = 9, "memory.max" = "1MiB", "io.max" = ["8:0 rbps=1", "8:16 wbps=2"] }
 netns = "blue"
 transition = { ipv4_netns = "green" }
 rlimits = { nofile = [1024, 4096], core = "unlimited", memlock = "64KiB" }
@@ -167,6 +168,11 @@ def test_every_key(load: Load, tmp_path: Path) -> None:
         user="www-data",
         group="www",
         cgroup="mesh.slice/web",
+        cgroup_limits=(
+            ("io.max", ("8:0 rbps=1", "8:16 wbps=2")),
+            ("memory.max", ("1048576",)),
+            ("pids.max", ("9",)),
+        ),
         netns="/run/netns/blue",
         transition=Transition("/run/netns/green"),
         rlimits=((4, 2**64 - 1, 2**64 - 1), (7, 1024, 4096), (8, 65536, 65536)),
@@ -476,6 +482,25 @@ SERVICE_FAULTS = [
     (
         'rlimits = { memlock = "64 QiB" }',
         '3: service.a.rlimits.memlock: "64 QiB" is not a size; write such as 4096, "64KiB" or',
+    ),
+    (
+        'cgroup = "a"\ncgroup_limits = { "memory.max" = "lots" }',
+        '4: service.a.cgroup_limits."memory.max": "lots" is not a size; write such as 4096, ',
+    ),
+    (
+        'cgroup = "a"\n[service.a.cgroup_limits]\n"pids.max" = 1\n"pids.may" = 1',
+        '6: service.a.cgroup_limits."pids.may": a cgroup has no limit "pids.may"; did you mean "p',
+    ),
+    (
+        'cgroup = "a"\n[service.a.cgroup_limits]\nmemory.max = "1GiB"',
+        (
+            '5: service.a.cgroup_limits.memory: expected a value such as 100, "512MiB" or "max", '
+            'with the name quoted: "memory.max" = "512MiB", found a table'
+        ),
+    ),
+    (
+        'cgroup_limits = { "pids.max" = 1 }',
+        '3: service.a.cgroup_limits: a service without "cgroup" has none of its own to limit; ',
     ),
     ('netns = ".."', '3: service.a.netns: ".." is no name of a network namespace'),
     (

@@ -12,8 +12,11 @@ from dataclasses import replace
 import pytest
 
 from meshfd import doctor, probes, system_calls
+from meshfd.cgroup_limits import CONTROLLERS
 from meshfd.cli import main
 from meshfd.doctor import Finding, examine, format_findings, report_findings
+from tests.support.cgroups import hierarchy_here
+from tests.support.need import require_root
 from tests.support.ordinary_user import as_ordinary_user
 
 PRESENT = Finding("wheels", present=True, needed=True, detail="", lost="no rolling")
@@ -97,6 +100,19 @@ def test_an_ordinary_user_has_less() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     missing = {one["name"] for one in json.loads(done.stdout)["features"] if not one["present"]}
     assert {"change of user", "filter without no_new_privs"} <= missing
+
+
+@pytest.mark.live
+def test_controllers_of_cgroups_are_told() -> None:
+    """Root has those that are at the root of cgroup v2; each has a row, and a reason if missing."""
+    require_root()
+    there = (hierarchy_here().mount / "cgroup.controllers").read_text().split()
+    rows = {one.name: one for one in examine() if one.name.startswith("cgroup ")}
+    assert set(rows) == {f"cgroup {name}" for name in CONTROLLERS}
+    assert {name for name, row in rows.items() if row.present} == {
+        f"cgroup {name}" for name in CONTROLLERS if name in there
+    }
+    assert all(row.detail for row in rows.values() if not row.present)
 
 
 def test_a_probe_that_dies_is_a_missing_feature() -> None:

@@ -54,6 +54,7 @@ PURE_ROWS = (
         "toml_tables",
         "turns",
     },
+    {"cgroup_controllers", "cgroup_limits"},
     {"changes", "client", "config_keys", "exec_options", "launch", "redirects", "service"},
     {"config"},
 )

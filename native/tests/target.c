@@ -98,15 +98,33 @@ static void flags_are_those_of_the_number(pid_t pid, int fd, int other)
     CHECK_EQ(mfd_target_fd_flags(pid, HOLE_FD, &flags), -EBADF);
 }
 
+static void the_cgroup_is_our_own(pid_t pid)
+{
+    uint64_t own = 0;
+    uint64_t theirs = 1;
+    int error = mfd_target_cgroup(getpid(), &own);
+
+    if (error == -ENOTTY) {
+        check_skip("PIDFD_GET_INFO");
+        return;
+    }
+    CHECK_EQ(error, 0);
+    CHECK_EQ(mfd_target_cgroup(pid, &theirs), 0);
+    CHECK(own != 0);
+    CHECK_EQ(theirs, own);
+}
+
 static void a_process_that_is_gone_is_not_mistaken(pid_t gone, int fd)
 {
     char copy[8];
     int own_fd = 77;
+    uint64_t cgroup;
 
     CHECK_EQ(mfd_target_read(gone, (uintptr_t)secret, copy, sizeof(copy)), -ESRCH);
     CHECK_EQ(mfd_target_open_fd(gone, fd, &own_fd), -ESRCH); /* its pidfd was kept */
     CHECK_EQ(mfd_target_open_fd(gone, fd, &own_fd), -ESRCH); /* now it is not */
     CHECK_EQ(own_fd, 77);
+    CHECK(mfd_target_cgroup(gone, &cgroup) < 0);
     CHECK_EQ(mfd_target_same_file(gone, fd, fd), -ESRCH);
 }
 
@@ -145,6 +163,7 @@ int main(void)
     memory_is_written_whole_or_not_at_all();
     files_are_reopened_and_compared(pid, fd, other);
     flags_are_those_of_the_number(pid, fd, other);
+    the_cgroup_is_our_own(pid);
     end(pid);
     a_process_that_is_gone_is_not_mistaken(pid, fd);
     mfd_target_forget_all();

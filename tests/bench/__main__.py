@@ -13,8 +13,18 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from tests.bench.errors import BenchError
 from tests.bench.report import document, table
-from tests.bench.rounds import FULL, MODES, QUICK, BenchError, build, run_rounds, serve
+from tests.bench.rounds import (
+    DEFAULT_MODES,
+    FULL,
+    MODES,
+    QUICK,
+    build,
+    cgroups,
+    run_rounds,
+    serve,
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         choices=MODES,
         dest="modes",
-        help="measure this mode (repeat it; default: all)",
+        help=f"measure this mode (repeat it; default: {', '.join(DEFAULT_MODES)})",
     )
     return parser.parse_args()
 
@@ -36,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Return the exit status: 1 when a program could not be built or run."""
     arguments = parse_arguments()
-    modes = [mode for mode in MODES if mode in (arguments.modes or MODES)]
+    modes = [mode for mode in MODES if mode in (arguments.modes or DEFAULT_MODES)]
     effort = QUICK if arguments.quick else FULL
     if arguments.rounds:
         effort = replace(effort, rounds=max(1, arguments.rounds))
@@ -45,8 +55,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="meshfd-bench-") as name:
             directory = Path(name)
             build(directory)
-            with serve(directory) as port:
-                for samples in run_rounds(modes, effort, directory, port):
+            with serve(directory) as port, cgroups(modes) as places:
+                for samples in run_rounds(modes, effort, directory, port, places):
                     rounds.append(samples)
                     print(f"\rround {len(rounds)} of {effort.rounds}", end="", file=sys.stderr)
             print(file=sys.stderr)

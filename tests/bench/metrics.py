@@ -17,7 +17,7 @@ Sample = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table: ``key`` is probe.c's name, ``divisor`` turns its unit into ``unit``."""
+    """One row of the table: ``key`` is a sample's, ``divisor`` turns its unit into ``unit``."""
 
     key: str
     label: str
@@ -31,6 +31,7 @@ class Metric:
 
 
 METRICS = (
+    Metric("socket_p50_ns", "socket, p50", "us", 1e3, is_rate=False),
     Metric("connect_p50_ns", "socket + connect, p50", "us", 1e3, is_rate=False),
     Metric("connect_p99_ns", "socket + connect, p99", "us", 1e3, is_rate=False),
     Metric("connect_1000_p50_ns", "the same, with 1,000 fds", "us", 1e3, is_rate=False),
@@ -44,6 +45,14 @@ METRICS = (
     Metric("round_trip_p50_ns", "round trip of 64 bytes, p50", "us", 1e3, is_rate=False),
     Metric("stream_mib_per_s", "stream", "MiB/s", 1, is_rate=True),
 )
+"""What probe.c measures."""
+
+LIFE_METRICS = (
+    Metric("start_ns", "start, to the program's first word", "ms", 1e6, is_rate=False),
+    Metric("open_each_ns", "opening each socket, of 1,000", "us", 1e3, is_rate=False),
+    Metric("stop_ns", "stop, to nothing left", "ms", 1e6, is_rate=False),
+)
+"""What tests/bench/lives.py measures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""Put the samples of all rounds into a table, and into a document."""
+"""Put the samples of all rounds into a table, and into a document.
+
+Modes of different kinds measure different things: what none of the modes has is no row, and what
+one has not is "-" there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tests.bench.metrics import METRICS, Metric, Sample, Summary
+from tests.bench.metrics import LIFE_METRICS, METRICS, Metric, Sample, Summary
 from tests.bench.rounds import RATIOS
 
 Rounds = Sequence[Mapping[str, Sample]]
@@ -21,8 +25,18 @@ def slowdowns(rounds: Rounds, modes: Sequence[str], metric: Metric) -> dict[str,
             [metric.slowdown(samples[of], samples[over]) for samples in rounds]
         )
         for of, over in RATIOS
-        if of in modes and over in modes
+        if {of, over} <= {*modes_with(rounds, modes, metric)}
     }
+
+
+def modes_with(rounds: Rounds, modes: Sequence[str], metric: Metric) -> list[str]:
+    """The modes that measure this."""
+    return [mode for mode in modes if metric.key in rounds[0][mode]]
+
+
+def metrics_of(rounds: Rounds, modes: Sequence[str]) -> list[Metric]:
+    """What these modes measure."""
+    return [one for one in (*METRICS, *LIFE_METRICS) if modes_with(rounds, modes, one)]
 
 
 def values(rounds: Rounds, mode: str, metric: Metric) -> Summary:
@@ -34,13 +48,17 @@ def table(rounds: Rounds, modes: Sequence[str]) -> str:
     """Lines of text: one row a metric, absolute figures first, then slowdowns."""
     pairs = [f"{of}/{over}" for of, over in RATIOS if of in modes and over in modes]
     rows = [["", *(f"{mode}" for mode in modes), *pairs]]
-    for metric in METRICS:
+    for metric in metrics_of(rounds, modes):
         ratios = slowdowns(rounds, modes, metric)
+        known = modes_with(rounds, modes, metric)
         rows.append(
             [
                 f"{metric.label} ({metric.unit})",
-                *(_cell(values(rounds, mode, metric), ".1f") for mode in modes),
-                *(_cell(ratios[pair], ".2f") for pair in pairs),
+                *(
+                    _cell(values(rounds, mode, metric), ".1f") if mode in known else "-"
+                    for mode in modes
+                ),
+                *(_cell(ratios[pair], ".2f") if pair in ratios else "-" for pair in pairs),
             ]
         )
     note = f"{len(rounds)} rounds; median [quartiles]; a/b: how many times slower a is than b"
@@ -59,13 +77,16 @@ def document(rounds: Rounds, modes: Sequence[str]) -> dict[str, Any]:
             metric.key: {
                 "label": metric.label,
                 "unit": metric.unit,
-                "values": {mode: asdict(values(rounds, mode, metric)) for mode in modes},
+                "values": {
+                    mode: asdict(values(rounds, mode, metric))
+                    for mode in modes_with(rounds, modes, metric)
+                },
                 "slowdowns": {
                     pair: asdict(summary)
                     for pair, summary in slowdowns(rounds, modes, metric).items()
                 },
             }
-            for metric in METRICS
+            for metric in metrics_of(rounds, modes)
         },
     }
 

@@ -11,6 +11,12 @@ Theory of operation: a mode is a way to start probe.c.
     meshfd-create   the same with --track create
     meshfd-told     the same with a route for UDP, too, and --transparent
 
+By name alone, because they take long or need root:
+
+    meshfd-cgroup   meshfd-create, agent and program in a cgroup of their own
+    meshfd-nested   the same, and the program in a cgroup below: it makes its sockets itself
+    bare-1 ...      what tests/bench/lives.py measures: starts and stops of a program
+
 A mode of meshfd's compares with the floor that traps the same calls, and for calls that nobody
 traps with the filter. Each round runs every mode once, in an order that rotates, so that a slow
 stretch of the machine falls on all modes and no mode always goes first. One server serves them all.
@@ -24,14 +30,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from tests.bench.errors import BenchError
+from tests.bench.lives import LIVES, measure
 from tests.bench.metrics import Sample
+from tests.support.cgroups import Place, new_place
 
 SOURCES = Path(__file__).parent
-PROGRAMS = ("floor", "probe", "server")
+PROGRAMS = ("floor", "holder", "probe", "server")
 CFLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-pthread")
 SERVER_ADDRESS = "127.0.0.1"
 VIRTUAL_ADDRESS = "127.66.0.1"  # nobody serves it, so a connection there proves the redirect
@@ -47,7 +58,9 @@ OPTIONS = {  # of meshfd exec
     "meshfd-create": ("--track", "create", "--route", ROUTE),
     "meshfd-told": ("--transparent", "--route", ROUTE, "--route", f"udp:{ROUTE}"),
 }
-MODES = ("bare", *FLOORS, *OPTIONS)
+DEFAULT_MODES = ("bare", *FLOORS, *OPTIONS)
+CGROUP_MODES = ("meshfd-cgroup", "meshfd-nested")
+MODES = (*DEFAULT_MODES, *CGROUP_MODES, *LIVES)
 # What is said of what: the first over the second.
 RATIOS = (
     ("filter", "bare"),
@@ -59,19 +72,27 @@ RATIOS = (
     ("meshfd-create", "floor-create"),
     ("meshfd-told", "bare"),
     ("meshfd-told", "floor-told"),
+    ("meshfd-cgroup", "meshfd-create"),
+    ("meshfd-nested", "meshfd-create"),
+    ("meshfd-nested", "floor-create"),
+    ("bare-1000", "bare-1"),
+    ("service-1000", "service-1"),
+    ("service-1000", "bare-1000"),
+    ("service-1000-connected", "bare-1000-connected"),
 )
 PROBE_TIMEOUT_S = 300
-
-
-class BenchError(Exception):
-    """A program of the benchmark could not be built or run; the text says which and why."""
+NESTED = "below"
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much one run of probe.c does, in the order of its arguments, and how many rounds."""
+    """How much one run of probe.c does, in the order of its arguments, and how many rounds.
+
+    ``starts``: of a program, in a round of the modes that are about that.
+    """
 
     rounds: int
+    starts: int
     connects: int
     rate_connects: int
     getppids: int
@@ -92,6 +113,7 @@ class Effort:
 
 FULL = Effort(
     rounds=21,
+    starts=20,
     connects=2_000,
     rate_connects=4_000,
     getppids=1_000_000,
@@ -99,7 +121,13 @@ FULL = Effort(
     stream_mib=512,
 )
 QUICK = Effort(
-    rounds=2, connects=200, rate_connects=400, getppids=20_000, round_trips=200, stream_mib=16
+    rounds=2,
+    starts=2,
+    connects=200,
+    rate_connects=400,
+    getppids=20_000,
+    round_trips=200,
+    stream_mib=16,
 )
 
 
@@ -126,8 +154,27 @@ def serve(directory: Path) -> Iterator[int]:
         yield int(line)
 
 
-def start_of(mode: str, directory: Path, port: int) -> list[str]:
+@contextmanager
+def cgroups(modes: Sequence[str]) -> Iterator[Mapping[str, Place]]:
+    """Make a cgroup for each mode that wants one, and another in it for who is nested."""
+    with ExitStack() as stack:
+        if not {*CGROUP_MODES} & {*modes}:
+            yield {}
+            return
+        try:
+            place = stack.enter_context(new_place())
+        except (OSError, pytest.skip.Exception, pytest.fail.Exception) as error:
+            message = f"modes {' and '.join(CGROUP_MODES)}: {error}"
+            raise BenchError(message) from error
+        places = {mode: place.below(mode) for mode in CGROUP_MODES}
+        places["meshfd-nested"].below(NESTED)
+        yield places
+
+
+def start_of(mode: str, directory: Path, port: int, places: Mapping[str, Place]) -> list[str]:
     """Give the command line up to and including probe.c's address and port."""
+    if mode in CGROUP_MODES:
+        return _start_in(places[mode], start_of("meshfd-create", directory, port, {}))
     probe = str(directory / "probe")
     direct = [probe, SERVER_ADDRESS, str(port)]
     if mode == "bare":
@@ -142,15 +189,31 @@ def start_of(mode: str, directory: Path, port: int) -> list[str]:
     return [str(script), "exec", *options, "--", probe, VIRTUAL_ADDRESS, str(port)]
 
 
+def _start_in(place: Place, command: list[str]) -> list[str]:
+    """Run it in this cgroup, and what meshfd runs in the one below, if there is one."""
+    nested = Place(place.directory / NESTED, f"{place.path}/{NESTED}")
+    if nested.directory.exists():
+        program = command.index("--") + 1
+        command = [*command[:program], *nested.prefix, *command[program:]]
+    return [*place.prefix, *command]
+
+
 def run_rounds(
-    modes: Sequence[str], effort: Effort, directory: Path, port: int
+    modes: Sequence[str],
+    effort: Effort,
+    directory: Path,
+    port: int,
+    places: Mapping[str, Place],
 ) -> Iterator[Mapping[str, Sample]]:
     """Give one sample of each mode, a round at a time; BenchError when a program fails."""
-    starts = {mode: start_of(mode, directory, port) for mode in modes}
+    starts = {mode: start_of(mode, directory, port, places) for mode in modes if mode not in LIVES}
     for number in range(effort.rounds):
         first = number % len(modes)
         samples: dict[str, Sample] = {}
         for mode in (*modes[first:], *modes[:first]):
+            if mode in LIVES:
+                samples[mode] = measure(mode, effort.starts, directory)
+                continue
             command = [*starts[mode], *effort.arguments()]
             samples[mode] = json.loads(_run(command, timeout_s=PROBE_TIMEOUT_S))
         yield samples

@@ -6,23 +6,27 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.bench.metrics import METRICS, Metric, Summary
-from tests.bench.rounds import MODES, QUICK, RATIOS, build
+from tests.bench.lives import LIVES
+from tests.bench.metrics import LIFE_METRICS, METRICS, Metric, Summary
+from tests.bench.rounds import CGROUP_MODES, DEFAULT_MODES, QUICK, RATIOS, build
+from tests.support.need import require_root
 from tests.support.processes import Processes
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.live
-def test_quick_run_measures_everything_in_every_mode(tmp_path: Path) -> None:
-    """A quick run fills each row of the table for every mode, and the document too."""
-    written = tmp_path / "bench.json"
+def quick_run(
+    directory: Path, modes: Sequence[str], options: Sequence[str], metrics: Sequence[Metric]
+) -> dict[str, set[str]]:
+    """Run the benchmark; which modes fill each of these rows of the table and the document."""
+    written = directory / "bench.json"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", "--quick", "--json", str(written)],
+        [sys.executable, "-m", "tests.bench", "--quick", *options, "--json", str(written)],
         cwd=ROOT,
         check=False,
         capture_output=True,
@@ -31,12 +35,46 @@ def test_quick_run_measures_everything_in_every_mode(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     heading, *rows, note = done.stdout.splitlines()
-    assert heading.split() == [*MODES, *(f"{of}/{over}" for of, over in RATIOS)]
-    assert [row.split("(")[0].rstrip() for row in rows] == [metric.label for metric in METRICS]
-    assert note.startswith(f"{QUICK.rounds} rounds")
-    for metric in json.loads(written.read_text())["metrics"].values():
-        assert set(metric["values"]) == set(MODES)
-        assert all(value["median"] > 0 for value in metric["values"].values())
+    ratios = [f"{of}/{over}" for of, over in RATIOS if {of, over} <= {*modes}]
+    assert heading.split() == [*modes, *ratios]
+    assert [row.split("(")[0].rstrip() for row in rows] == [metric.label for metric in metrics]
+    assert note.startswith("1 round" if "--rounds" in options else f"{QUICK.rounds} rounds")
+    found = json.loads(written.read_text())["metrics"]
+    for metric, row in zip(metrics, rows, strict=True):
+        values = found[metric.key]["values"]
+        assert all(value["median"] > 0 for value in values.values())
+        # a "-" for each mode that does not measure it, and each ratio with one
+        lacking = sum(not {of, over} <= {*values} for of, over in RATIOS if {of, over} <= {*modes})
+        assert row.split().count("-") == len(modes) - len(values) + lacking
+    return {key: set(metric["values"]) for key, metric in found.items()}
+
+
+def named(modes: Sequence[str]) -> list[str]:
+    """Options for these modes alone, and one round."""
+    return ["--rounds", "1", *(word for mode in modes for word in ("--mode", mode))]
+
+
+@pytest.mark.live
+def test_quick_run_measures_everything_in_every_mode(tmp_path: Path) -> None:
+    """What is measured by default fills the whole table."""
+    filled = quick_run(tmp_path, DEFAULT_MODES, (), METRICS)
+    assert filled == {metric.key: {*DEFAULT_MODES} for metric in METRICS}
+
+
+@pytest.mark.live
+def test_lives_are_measured(tmp_path: Path) -> None:
+    """Starts and stops have rows of their own, and so has what it takes to open many sockets."""
+    filled = quick_run(tmp_path, [*LIVES], named([*LIVES]), LIFE_METRICS)
+    many = {name for name, life in LIVES.items() if life.n_sockets > 1}
+    assert filled == {"start_ns": {*LIVES}, "open_each_ns": many, "stop_ns": {*LIVES}}
+
+
+@pytest.mark.live
+def test_cgroups_are_measured(tmp_path: Path) -> None:
+    """A cgroup of one's own, and one below, fill the table of the others."""
+    require_root()
+    filled = quick_run(tmp_path, CGROUP_MODES, named(CGROUP_MODES), METRICS)
+    assert filled == {metric.key: {*CGROUP_MODES} for metric in METRICS}
 
 
 TRIES = """

@@ -5,23 +5,20 @@ sock_diag(7) tells each socket's cgroup, which is the inode of the cgroup's dire
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import socket
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from meshfd.cgroup_paths import find_hierarchy, find_own
+from meshfd.cgroup_paths import find_own
+from tests.support.cgroups import Place, new_place, processes_in
 from tests.support.command import VIRTUAL, address_of
 from tests.support.configured import report_of, start_run, toml_command
-from tests.support.need import require, require_root
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program
 from tests.support.servers import Greeter, free_port
@@ -53,45 +50,11 @@ time.sleep(1000)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A cgroup that is there, in which the tests may make others, and its path from the root."""
-
-    directory: Path
-    path: str
-
-    @property
-    def prefix(self) -> list[str]:
-        """A command that runs another in this cgroup."""
-        return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs; exec "$@"', "sh"]
-
-
 @pytest.fixture
 def place() -> Iterator[Place]:
     """Make one. Needs root."""
-    require_root()
-    hierarchy = find_hierarchy(Path("/proc/self/mountinfo").read_text())
-    require(hierarchy is not None, "no cgroup v2 hierarchy is mounted")
-    assert hierarchy is not None
-    own = find_own(Path("/proc/self/cgroup").read_text())
-    path = own / f"meshfd-test-{uuid.uuid4().hex[:8]}"
-    directory = hierarchy.directory(path)
-    directory.mkdir()
-    try:
-        yield Place(directory, str(path))
-    finally:
-        (directory / "cgroup.kill").write_text("1")
-        inner = sorted((one for one in directory.rglob("*") if one.is_dir()), reverse=True)
-        for one in (*inner, directory):
-            wait_until(functools.partial(_removed, one), "the end of a cgroup")
-
-
-def _removed(directory: Path) -> bool:
-    try:
-        directory.rmdir()
-    except OSError:
-        return False
-    return True
+    with new_place() as made:
+        yield made
 
 
 def cgroups_of(cookies: dict[str, int]) -> dict[str, int]:
@@ -168,7 +131,7 @@ def test_made_and_removed(run: Run, place: Place) -> None:
     """What is missing of the path is made, and removed when the service is no more."""
     running = run.start(f"{place.path}/a/b/web", ["sleep", "1000"])
     inner = place.directory / "a" / "b" / "web"
-    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
+    wait_until(lambda: inner.exists() and len(processes_in(inner)) == 2, "agent and program")
     running.signal(signal.SIGTERM)
     assert running.finish().code == 0
     assert [one for one in place.directory.iterdir() if one.is_dir()] == []
@@ -178,7 +141,7 @@ def test_own_cgroup_is_the_base(run: Run, place: Place) -> None:
     """A path without a leading slash is below meshfd's own cgroup."""
     running = run.start("x/web", ["sleep", "1000"], prefix=place.prefix)
     inner = place.directory / "x" / "web"
-    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
+    wait_until(lambda: inner.exists() and len(processes_in(inner)) == 2, "agent and program")
     running.signal(signal.SIGTERM)
     assert running.finish().code == 0
     assert not inner.parent.exists()
@@ -189,10 +152,10 @@ def test_what_was_there_stays(run: Run, place: Place) -> None:
     inner = place.directory / "there"
     inner.mkdir()
     running = run.start(f"{place.path}/there", ["sleep", "1000"])
-    wait_until(lambda: len(_processes_in(inner)) == 2, "agent and program")
+    wait_until(lambda: len(processes_in(inner)) == 2, "agent and program")
     running.signal(signal.SIGTERM)
     assert running.finish().code == 0
-    assert _processes_in(inner) == []
+    assert processes_in(inner) == []
 
 
 def test_after_a_crash(run: Run, place: Place) -> None:
@@ -200,10 +163,10 @@ def test_after_a_crash(run: Run, place: Place) -> None:
     inner = place.directory / "web"
     for stop in (signal.SIGKILL, signal.SIGTERM):
         running = run.start(f"{place.path}/web", ["sleep", "1000"])
-        wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "the service")
+        wait_until(lambda: inner.exists() and len(processes_in(inner)) == 2, "the service")
         running.signal(stop)
         running.wait()
-        wait_until(lambda: not inner.exists() or _processes_in(inner) == [], "the service's end")
+        wait_until(lambda: not inner.exists() or processes_in(inner) == [], "the service's end")
     assert not inner.exists()
 
 
@@ -213,18 +176,14 @@ def test_what_escapes_is_killed(run: Run, place: Place) -> None:
         f"{place.path}/web", ["sh", "-c", "setsid sh -c 'sleep 1000 & exit' & exec sleep 1000"]
     )
     inner = place.directory / "web"
-    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 3, "the service")
-    agent = next(pid for pid in _processes_in(inner) if _name_of(pid) == "meshfd-agent")
+    wait_until(lambda: inner.exists() and len(processes_in(inner)) == 3, "the service")
+    agent = next(pid for pid in processes_in(inner) if _name_of(pid) == "meshfd-agent")
     os.kill(running.pid, signal.SIGSTOP)  # it must not see the agent's end before its own
     os.kill(agent, signal.SIGKILL)
     os.kill(running.pid, signal.SIGTERM)
     os.kill(running.pid, signal.SIGCONT)
     running.wait()
     assert not inner.exists()
-
-
-def _processes_in(directory: Path) -> list[int]:
-    return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
 
 
 def _name_of(pid: int) -> str:
@@ -254,7 +213,7 @@ def test_delegated(run: Run, place: Place) -> None:
     prefix = [*place.prefix, *as_ordinary_user([])]
     running = run.start("web", ["sleep", "1000"], prefix=prefix)
     inner = place.directory / "web"
-    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "agent and program")
+    wait_until(lambda: inner.exists() and len(processes_in(inner)) == 2, "agent and program")
     running.signal(signal.SIGTERM)
     assert running.finish().code == 0
     assert not inner.exists()
@@ -264,13 +223,13 @@ def test_in_use(run: Run, place: Place, processes: Processes, tmp_path: Path) ->
     """Two meshfds cannot have the same cgroup; the second says so and starts nothing."""
     inner = place.directory / "web"
     running = run.start(f"{place.path}/web", ["sleep", "1000"])
-    wait_until(lambda: inner.exists() and len(_processes_in(inner)) == 2, "the service")
+    wait_until(lambda: inner.exists() and len(processes_in(inner)) == 2, "the service")
     other = tmp_path / "other"
     other.mkdir()
     second = Run(processes, other).start(f"{place.path}/web", ["sleep", "1000"]).finish()
     assert second.code != 0
     assert "processes of another meshfd are in it" in second.err
-    assert len(_processes_in(inner)) == 2
+    assert len(processes_in(inner)) == 2
     running.signal(signal.SIGTERM)
     assert running.finish().code == 0
     assert not inner.exists()
