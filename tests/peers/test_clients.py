@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.builds import Builds
+from tests.support.configured import start_run
 from tests.support.command import (
     KINDS,
     VIRTUAL,
     VIRTUAL_PORT,
     Meshfd,
     Way,
+    direct_way,
     without_proxies,
 )
-from tests.support.need import require_tool
+from tests.support.need import require_root, require_tool
 from tests.support.processes import Processes
 from tests.support.programs import Programs
 from tests.support.servers import HttpServer
+from tests.support.transition import SERVER4, Transition, open_transition
 
 BLOCKING = """\
 import http.client, sys
@@ -60,6 +63,14 @@ CLIENTS: dict[str, Command] = {
     "java-nio": lambda way, builds: [*builds.java(), "nio", *way.words],
     "java-url": lambda way, builds: [*builds.java(), "url", *way.words],
 }
+
+
+@pytest.fixture(scope="module")
+def transition() -> Iterator[Transition]:
+    """Make the namespaces. Needs root."""
+    require_root()
+    with open_transition() as made:
+        yield made
 
 
 @pytest.mark.parametrize("extra", KINDS, ids=str)
@@ -144,3 +155,20 @@ def test_event_loop(
         )
     )
     assert done.lines == ["SO_ERROR: 0", "status: HTTP/1.0 200 OK", "body: served /"], done.err
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_client_without_ipv4(
+    name: str,
+    builds: Builds,
+    processes: Processes,
+    tmp_path: Path,
+    transition: Transition,
+) -> None:
+    """A client that lives without IPv4 is served from an IPv4 address by the one that has it."""
+    with HttpServer(host=SERVER4) as server:
+        command = CLIENTS[name](direct_way(server.listening), builds)
+        if name == "curl":
+            command.insert(1, "-4")
+        done = start_run(processes, tmp_path, transition.configuration(command)).finish()
+    assert (done.code, done.out) == (0, "served /\n"), done.err

@@ -20,12 +20,15 @@ LISTEN = "0A"
 
 
 def listening_socket(
-    family: socket.AddressFamily = socket.AF_INET, backlog: int = 128, protocol: int = 0
+    family: socket.AddressFamily = socket.AF_INET,
+    backlog: int = 128,
+    protocol: int = 0,
+    host: str | None = None,
 ) -> socket.socket:
-    """Return a listening socket on a free loopback port; waiting on it has a deadline."""
+    """Return a listening socket on a free port, of loopback; waiting on it has a deadline."""
     listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     listening.settimeout(DEADLINE_S)
-    listening.bind((LOOPBACK[family], 0))
+    listening.bind((host or LOOPBACK[family], 0))
     listening.listen(backlog)
     return listening
 
@@ -142,12 +145,13 @@ class Greeter:
         family: socket.AddressFamily = socket.AF_INET,
         protocol: int = 0,
         where: str | None = None,
+        host: str | None = None,
     ) -> None:
         """Serve from now until the block's end; ``where``: on a unix socket."""
         self.name = name
         self.n_greeted = 0
         if where is None:
-            self.listening = listening_socket(family, backlog=1024, protocol=protocol)
+            self.listening = listening_socket(family, 1024, protocol, host)
         else:
             self.listening = unix_listening(where, backlog=1024)
         self.listening.settimeout(None)
@@ -329,11 +333,11 @@ class HttpServer:
     ``where``: None for a TCP socket on loopback, or a unix socket's path.
     """
 
-    def __init__(self, where: str | None = None) -> None:
+    def __init__(self, where: str | None = None, host: str = "127.0.0.1") -> None:
         """Serve from now until the block's end."""
         self._server: socketserver.BaseServer
         if where is None:
-            self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+            self._server = http.server.ThreadingHTTPServer((host, 0), _Answer)
         else:
             self._server = _UnixServer(where, _Answer)
             Path(where).chmod(0o777)
