@@ -5,26 +5,24 @@ sock_diag(7) tells each socket's cgroup, which is the inode of the cgroup's dire
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import socket
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from meshfd.cgroup_paths import find_hierarchy, find_own
+from meshfd.cgroup_paths import find_own
+from tests.support.cgroups import Place, open_place
 from tests.support.command import VIRTUAL, address_of
 from tests.support.configured import report_of, start_run, toml_command
-from tests.support.need import require, require_root
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program
 from tests.support.servers import Greeter, free_port
+from tests.support.sock_diag import find_sockets
 from tests.support.waiting import wait_until
 
 # A program with a socket of each kind: it names them by their cookies, and waits.
@@ -53,57 +51,17 @@ time.sleep(1000)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A cgroup that is there, in which the tests may make others, and its path from the root."""
-
-    directory: Path
-    path: str
-
-    @property
-    def prefix(self) -> list[str]:
-        """A command that runs another in this cgroup."""
-        return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs; exec "$@"', "sh"]
-
-
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """Make one. Needs root."""
-    require_root()
-    hierarchy = find_hierarchy(Path("/proc/self/mountinfo").read_text())
-    require(hierarchy is not None, "no cgroup v2 hierarchy is mounted")
-    assert hierarchy is not None
-    own = find_own(Path("/proc/self/cgroup").read_text())
-    path = own / f"meshfd-test-{uuid.uuid4().hex[:8]}"
-    directory = hierarchy.directory(path)
-    directory.mkdir()
-    try:
-        yield Place(directory, str(path))
-    finally:
-        (directory / "cgroup.kill").write_text("1")
-        inner = sorted((one for one in directory.rglob("*") if one.is_dir()), reverse=True)
-        for one in (*inner, directory):
-            wait_until(functools.partial(_removed, one), "the end of a cgroup")
+    """Make a cgroup."""
+    with open_place() as made:
+        yield made
 
 
-def _removed(directory: Path) -> bool:
-    try:
-        directory.rmdir()
-    except OSError:
-        return False
-    return True
-
-
-def cgroups_of(cookies: dict[str, int]) -> dict[str, int]:
+def cgroups_of(cookies: dict[str, int]) -> dict[str, int | None]:
     """Return the cgroup of each of these sockets, as sock_diag tells it."""
-    from pyroute2 import DiagSocket  # noqa: PLC0415 -- slow
-
-    found: dict[int, int] = {}
-    with DiagSocket() as diag:
-        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-            for one in diag.get_sock_stats(family=socket.AF_INET, protocol=protocol):
-                found[one["idiag_cookie"]] = one.get_attr("INET_DIAG_CGROUP_ID")
-    return {kind: found[cookie] for kind, cookie in cookies.items()}
+    found = find_sockets(socket.AF_INET)
+    return {kind: found[cookie].cgroup for kind, cookie in cookies.items()}
 
 
 class Run:
