@@ -1,6 +1,7 @@
-"""What the kernel tells about sockets, whoever asks and without asking their programs: sock_diag(7).
+"""What the kernel tells about sockets to whoever asks, without asking their programs: sock_diag(7).
 
-A socket is found by its cookie (SO_COOKIE). Only those of the asker's network namespace are told.
+A socket is found by its inode, which fstat(2) tells. Only those of the asker's network namespace
+are told.
 Source: linux/inet_diag.h, linux/unix_diag.h, linux/netlink.h.
 """
 
@@ -24,7 +25,7 @@ _ALL_STATES: Final = 0xFFFFFFFF
 _ROOM_BYTES: Final = 1 << 16
 
 _INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2
-_INET: Final = struct.Struct("=BBxx36xIQ12xII")  # struct inet_diag_msg
+_INET: Final = struct.Struct("=BBxx36xI20xII")  # struct inet_diag_msg
 _EXTENSIONS: Final = 1 << 5 | 1 << 7  # INET_DIAG_TCLASS (CLASS_ID, too), INET_DIAG_SHUTDOWN
 _SHUTDOWN: Final = 8
 _MARK: Final = 15
@@ -32,7 +33,7 @@ _CLASS_ID: Final = 17
 _CGROUP_ID: Final = 21
 
 _UNIX_REQUEST: Final = struct.Struct("=BxxxIII8x")  # struct unix_diag_req
-_UNIX: Final = struct.Struct("=BBBxIQ")  # struct unix_diag_msg
+_UNIX: Final = struct.Struct("=BBBxI8x")  # struct unix_diag_msg
 _SHOW: Final = 0x40  # UDIAG_SHOW_UID
 _UNIX_SHUTDOWN: Final = 6
 _UNIX_UID: Final = 7
@@ -57,7 +58,7 @@ class Told:
 
 
 def find_sockets(*families: int) -> dict[int, Told]:
-    """Return what is told of all sockets of these address families, by their cookies."""
+    """Return what is told of all sockets of these address families, by their inodes."""
     found: dict[int, Told] = {}
     for family in families:
         if family == socket.AF_UNIX:
@@ -70,10 +71,10 @@ def find_sockets(*families: int) -> dict[int, Told]:
 
 def _find_inet(family: int, protocol: int) -> Iterator[tuple[int, Told]]:
     for one in _dump(_INET_REQUEST.pack(family, protocol, _EXTENSIONS, _ALL_STATES)):
-        family, state, device, cookie, uid, _ = _INET.unpack_from(one)
+        family, state, device, uid, inode = _INET.unpack_from(one)
         numbers = _attributes(one[_INET.size :])
         yield (
-            cookie,
+            inode,
             Told(
                 family,
                 state,
@@ -89,9 +90,9 @@ def _find_inet(family: int, protocol: int) -> Iterator[tuple[int, Told]]:
 
 def _find_unix() -> Iterator[tuple[int, Told]]:
     for one in _dump(_UNIX_REQUEST.pack(socket.AF_UNIX, _ALL_STATES, 0, _SHOW)):
-        family, _, state, _, cookie = _UNIX.unpack_from(one)
+        family, _, state, inode = _UNIX.unpack_from(one)
         numbers = _attributes(one[_UNIX.size :])
-        yield cookie, Told(family, state, numbers[_UNIX_UID], numbers.get(_UNIX_SHUTDOWN))
+        yield inode, Told(family, state, numbers[_UNIX_UID], numbers.get(_UNIX_SHUTDOWN))
 
 
 def _dump(request: bytes) -> Iterator[bytes]:
