@@ -188,8 +188,8 @@ static void take_fs_identity(uint32_t uid, uint32_t gid)
 {
     (void)setfsgid(gid == MFD_ANY ? getegid() : gid);
     (void)setfsuid(uid == MFD_ANY ? geteuid() : uid);
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0,
-                0); /* fs.suid_dumpable may say otherwise of who changes */
+    /* fs.suid_dumpable may say otherwise of who changes */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 static int do_setup(struct mfd_agent *agent, const struct received *received)

@@ -41,7 +41,7 @@ uint64_t mfd_netns_cookie_of(int fd)
  * Return: 0 or -errno. */
 int mfd_netns_learn(struct mfd_netns *netns)
 {
-    MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* no BPF program counts it */
+    MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* BPF counts AF_INET's */
     struct stat status;
 
     netns->cookie = fd < 0 ? 0 : mfd_netns_cookie_of(fd);

@@ -150,7 +150,7 @@ struct mfd_setup {
     uint32_t stop_signal; /* when the supervisor is gone without a word */
     uint32_t stop_timeout_ms;
     uint32_t
-        uid; /* whose listening sockets are that are opened before the first SPAWN; MFD_ANY: ours */
+        uid; /* with gid whose the first listening sockets are, before a SPAWN; MFD_ANY: ours */
     uint32_t gid;
 };
 
