@@ -68,11 +68,11 @@ def _removed(directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def open_class(class_id: int, priority: int, device: str = "lo") -> Iterator[Path]:
-    """Make a cgroup of net_cls and net_prio; who is left in it is put out in the end. Needs root.
+def open_class(class_id: int) -> Iterator[Path]:
+    """Make a cgroup of net_cls; who is left in it is put out in the end. Needs root.
 
     The hierarchy is mounted for as long as somebody's block lasts: it would linger while a cgroup
-    is in it. Every user may put itself in.
+    is in it.
     """
     require_root()
     options = ["-t", "cgroup", "-o", "net_cls,net_prio", "meshfd-test"]
@@ -80,13 +80,11 @@ def open_class(class_id: int, priority: int, device: str = "lo") -> Iterator[Pat
         mounted = subprocess.run(
             [require_tool("mount"), *options, name], capture_output=True, text=True, check=False
         )
-        require(mounted.returncode == 0, f"no net_cls and net_prio: {mounted.stderr.strip()}")
+        require(mounted.returncode == 0, f"no net_cls: {mounted.stderr.strip()}")
         Path(name).chmod(0o755)
         try:
             with _class_in(Path(name)) as directory:
                 (directory / "net_cls.classid").write_text(str(class_id))
-                (directory / "net_prio.ifpriomap").write_text(f"{device} {priority}")
-                (directory / "cgroup.procs").chmod(0o666)
                 yield directory
         finally:
             subprocess.run([require_tool("umount"), name], check=True)
