@@ -80,6 +80,8 @@ class AgentOptions:
     ``netns``: the network namespace to live in, see `meshfd.netns`; None: ours. ``ipv4_netns``: the
     one that IPv4 is in, if it is another. ``open_netns`` opens them, and what listening sockets and
     upstreams name.
+    ``uid`` and ``gid``: whose the listening sockets are that are opened before the first program
+    runs; None: ours. Afterwards they are that program's.
     """
 
     features: Features = field(default_factory=Features)
@@ -91,6 +93,8 @@ class AgentOptions:
     netns: str | None = None
     ipv4_netns: str | None = None
     open_netns: Callable[[str], int] = open_netns
+    uid: int | None = None
+    gid: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what the agent cannot count.
@@ -295,6 +299,8 @@ class Agent:
                     stop_timeout_s=options.stop_timeout_s,
                     enter_netns=bool(fds),
                     new_netns=options.netns == NEW,
+                    uid=options.uid,
+                    gid=options.gid,
                 ),
                 fds=fds,
             )

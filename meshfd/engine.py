@@ -343,10 +343,13 @@ def encode_setup(  # noqa: PLR0913 -- one field each
     stop_timeout_s: float,
     enter_netns: bool = False,
     new_netns: bool = False,
+    uid: int | None = None,
+    gid: int | None = None,
 ) -> bytes:
     """SETUP, the first request. The answer brings the fd of the statistics.
 
-    ``enter_netns``: to be sent with the fd of a network namespace.
+    ``enter_netns``: to be sent with the fd of a network namespace. ``uid``, ``gid``: whose the
+    first listening sockets are; None: the agent's own.
     """
     message = _message("mfd_setup", lib.MFD_MSG_SETUP, seq)
     message.flags = (
@@ -359,6 +362,8 @@ def encode_setup(  # noqa: PLR0913 -- one field each
     message.ask_timeout_ms = round(ask_timeout_s * 1000)
     message.stop_signal = stop_signal
     message.stop_timeout_ms = round(stop_timeout_s * 1000)
+    message.uid = _ANY if uid is None else uid
+    message.gid = _ANY if gid is None else gid
     return _packet(message)
 
 

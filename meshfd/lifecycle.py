@@ -24,6 +24,7 @@ import trio
 from meshfd.agent import AgentOptions, open_agent
 from meshfd.errors import AgentLostError, MeshfdError, SpawnError
 from meshfd.features import features_of_service
+from meshfd.identity import resolve_identity
 from meshfd.launch import open_stdio, plan_launch
 from meshfd.logs import event as log
 from meshfd.restart import must_restart, restart_delay_s
@@ -85,12 +86,15 @@ class Lifecycle:
     @contextlib.asynccontextmanager
     async def _open_runner(self) -> AsyncIterator[Runner]:
         managed, service = self._managed, self._managed.service
+        owner = resolve_identity(service.user, service.group)
         options = AgentOptions(
             features=features_of_service(service),
             stop_signal=service.stop_signal,
             stop_timeout_s=service.stop_timeout_s,
             netns=service.netns,
             ipv4_netns=None if service.transition is None else service.transition.ipv4_netns,
+            uid=owner.uid,
+            gid=owner.gid,
         )
         async with self._open_agent(options) as agent:
             runner = Runner(managed.name, agent, self._pulse, lambda: self._wishes.hurry)

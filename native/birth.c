@@ -6,6 +6,8 @@
  * a namespace which it is not in cannot. Then a child of ours is born in the program's cgroup, makes it, sends it
  * here, and ends: some hundred microseconds, and nothing is kept.
  *
+ * The socket is of the user and group that the program has at that moment (identity.c).
+ *
  * Such a cgroup can be frozen. The child has WAIT_MS; then it is killed, and there is no socket.
  * Source: clone(2) CLONE_INTO_CGROUP, cgroups(7), unix(7) SCM_RIGHTS. */
 #include <linux/sched.h>
@@ -21,7 +23,8 @@
 
 #define WAIT_MS 100
 
-struct wish { /* what socket(2) is to be given, and where */
+struct wish { /* what socket(2) is to be given, for whom, and where */
+    pid_t pid;
     uint32_t netns;
     int domain;
     int type;
@@ -32,6 +35,17 @@ union rights { /* room for one fd */
     struct cmsghdr align;
     uint8_t room[CMSG_SPACE(sizeof(int))];
 };
+
+static int make_as_program(const struct mfd_netns *netns, const struct wish *wish)
+{
+    struct mfd_file_identity own;
+    int fd;
+
+    mfd_identity_enter_files(wish->pid, &own);
+    fd = mfd_netns_socket(netns, wish->netns, wish->domain, wish->type, wish->protocol);
+    mfd_identity_leave_files(&own);
+    return fd;
+}
 
 /* --- in the child ------------------------------------------------------------------------------------------ */
 
@@ -60,8 +74,7 @@ static void send_result(int channel, int result)
 static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct wish *wish,
                                     int channel)
 {
-    send_result(channel,
-                mfd_netns_socket(netns, wish->netns, wish->domain, wish->type, wish->protocol));
+    send_result(channel, make_as_program(netns, wish));
     _exit(0);
 }
 
@@ -118,14 +131,13 @@ static int make_by_child(const struct mfd_netns *netns, const struct wish *wish,
     return result;
 }
 
-static int make(const struct mfd_agent *agent, pid_t pid, const struct wish *wish)
+static int make(const struct mfd_agent *agent, const struct wish *wish)
 {
     MFD_CLOSE int cgroup_fd = -1;
 
-    if (mfd_cgroup_has(&agent->cgroup, pid))
-        return mfd_netns_socket(&agent->netns, wish->netns, wish->domain, wish->type,
-                                wish->protocol);
-    cgroup_fd = mfd_cgroup_open_of(pid);
+    if (mfd_cgroup_has(&agent->cgroup, wish->pid))
+        return make_as_program(&agent->netns, wish);
+    cgroup_fd = mfd_cgroup_open_of(wish->pid);
     return cgroup_fd < 0 ? cgroup_fd : make_by_child(&agent->netns, wish, cgroup_fd);
 }
 
@@ -135,12 +147,12 @@ static int make(const struct mfd_agent *agent, pid_t pid, const struct wish *wis
 int mfd_birth(struct mfd_agent *agent, pid_t pid, uint32_t netns, int domain, int type,
               int protocol)
 {
-    const struct wish wish = {netns, domain, type, protocol};
-    int fd = make(agent, pid, &wish);
+    const struct wish wish = {pid, netns, domain, type, protocol};
+    int fd = make(agent, &wish);
 
     if (fd == -EMFILE) { /* it is the agent that has none left: make room once */
         mfd_leases_drop_all(&agent->leases);
-        fd = make(agent, pid, &wish);
+        fd = make(agent, &wish);
     }
     return fd;
 }

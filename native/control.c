@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -181,9 +182,20 @@ void mfd_control_flush(struct mfd_agent *agent)
 
 /* --- requests ------------------------------------------------------------------------------------------ */
 
+/* Sockets are made under this identity from now on: a socket belongs to its creator's fsuid
+ * (net/socket.c, sock_alloc). It decides nothing else that the agent does. */
+static void take_fs_identity(uint32_t uid, uint32_t gid)
+{
+    (void)setfsgid(gid == MFD_ANY ? getegid() : gid);
+    (void)setfsuid(uid == MFD_ANY ? geteuid() : uid);
+    /* fs.suid_dumpable may say otherwise of who changes */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 static int do_setup(struct mfd_agent *agent, const struct received *received)
 {
     const struct mfd_setup *setup = &received->request.setup;
+    int error = 0;
 
     if ((setup->flags & MFD_SETUP_NETNS) != 0 && received->n_fds != 1)
         return -EBADMSG;
@@ -194,9 +206,10 @@ static int do_setup(struct mfd_agent *agent, const struct received *received)
     if ((setup->flags & MAKES_SOCKETS) != 0) /* only who does so for programs asks for it */
         mfd_cgroup_learn(&agent->cgroup);
     if ((setup->flags & (MFD_SETUP_NETNS | MFD_SETUP_NEW_NETNS)) != 0)
-        return mfd_netns_enter(&agent->netns,
-                               (setup->flags & MFD_SETUP_NETNS) != 0 ? received->fds[0] : -1);
-    return 0;
+        error = mfd_netns_enter(&agent->netns,
+                                (setup->flags & MFD_SETUP_NETNS) != 0 ? received->fds[0] : -1);
+    take_fs_identity(setup->uid, setup->gid);
+    return error;
 }
 
 static int do_netns(struct mfd_agent *agent, const struct received *received)
@@ -294,14 +307,6 @@ static void let_go_of_inherited(void)
     (void)closedir(fds);
 }
 
-/* Sockets are made under this identity from now on: a socket belongs to its creator's fsuid
- * (net/socket.c, sock_alloc). It decides nothing else that the agent does. */
-static void take_fs_identity(const struct mfd_program *program)
-{
-    (void)setfsgid(program->gid == MFD_ANY ? getegid() : program->gid);
-    (void)setfsuid(program->uid == MFD_ANY ? geteuid() : program->uid);
-}
-
 static int adopt_spawned(struct mfd_agent *agent, const struct mfd_spawn_result *result)
 {
     int error = mfd_children_add(&agent->children, result->pid);
@@ -356,7 +361,7 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
         }
     }
     if (error == 0) {
-        take_fs_identity(view.program);
+        take_fs_identity(view.program->uid, view.program->gid);
         error = adopt_spawned(agent, &result);
         result.stage = error < 0 ? MFD_STAGE_CLONE : 0;
     }

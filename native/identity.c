@@ -11,12 +11,20 @@
  * Capabilities of another user namespace are none here.
  * Limits: MFD_GROUPS_MAX supplementary groups; of a program's further ones it has no use. An agent with more
  * cannot change.
- * Source: credentials(7), capabilities(7), setfsuid(2), prctl(2) PR_SET_DUMPABLE. */
+ *
+ * What is made for a program belongs to it: files, sockets among them, are the file system user's (setfsuid) of who
+ * makes them. For that alone the agent takes on no more than that, and only where the program is another than it
+ * was started as. /proc/PID, for a microsecond, tells the effective user, whose that is as well; of a
+ * program that calls setfsuid() itself a socket is the effective user's.
+ * Source: credentials(7), capabilities(7), setfsuid(2), prctl(2) PR_SET_DUMPABLE; fs/proc/base.c
+ * (task_dump_owner). */
 #include <grp.h>
 #include <linux/capability.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "meshfd.h"
@@ -138,4 +146,34 @@ int mfd_identity_enter(const struct mfd_notification *call, struct mfd_identity_
         ret->made = false;
     }
     return error;
+}
+
+/* mfd_identity_leave_files - make files as before
+ * @own: what mfd_identity_enter_files() told */
+void mfd_identity_leave_files(const struct mfd_file_identity *own)
+{
+    if (!own->changed)
+        return;
+    (void)setfsgid(own->gid);
+    (void)setfsuid(own->uid);
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* mfd_identity_enter_files - make files as this thread does, until mfd_identity_leave_files(); without privilege, or
+ * where it is gone, as ever
+ * @ret_own: whose they were */
+void mfd_identity_enter_files(pid_t pid, struct mfd_file_identity *ret_own)
+{
+    struct stat owner;
+    char path[32];
+
+    (void)snprintf(path, sizeof(path), "/proc/%d", pid);
+    ret_own->uid = (uid_t)setfsuid((uid_t)-1); /* changes nothing, and tells */
+    ret_own->gid = (gid_t)setfsgid((gid_t)-1);
+    ret_own->changed =
+        stat(path, &owner) == 0 && (owner.st_uid != ret_own->uid || owner.st_gid != ret_own->gid);
+    if (!ret_own->changed)
+        return;
+    (void)setfsgid(owner.st_gid);
+    (void)setfsuid(owner.st_uid);
 }

@@ -14,8 +14,10 @@
  *                           program's call would be the second, and end with EALREADY for EINPROGRESS.
  *
  * Asking. How an earlier attempt stands is told by another connect(); but if the socket has become unconnected
- * meanwhile, that would connect. So the question names an address of the other internet family: the kernel
- * looks at the socket's state first, and at the address only if it would connect; then it says EAFNOSUPPORT.
+ * meanwhile, that would connect. So the question names an address that is too short: the kernel looks at the
+ * socket's state first, and at the address only if it would connect; then it says EINVAL, before BPF programs of the
+ * cgroup (BPF_CGROUP_INET4_CONNECT) can take it for an address. Security modules may look at it before: if the
+ * socket is not unconnected after all, it is asked with an address of the other internet family.
  *
  * Not asked, outside strict: a socket that is connected or connecting by its looks (poll). Its connect() is the
  * kernel's, which says EISCONN, EALREADY, or how the attempt ends.
@@ -64,7 +66,14 @@ bool mfd_mode_leave(const struct mfd_mode *mode)
 int mfd_inplace_ask(int fd, int domain)
 {
     const struct sockaddr_in6 other = {.sin6_family = domain == AF_INET ? AF_INET6 : AF_INET};
+    const struct sockaddr own = {.sa_family = (sa_family_t)domain};
 
+    if (connect(fd, &own, sizeof(own.sa_family)) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return errno;
+    if (mfd_inplace_is_closed(fd) && !mfd_inplace_has_error(fd))
+        return EAFNOSUPPORT;
     return connect(fd, (const struct sockaddr *)&other, sizeof(other)) < 0 ? errno : 0;
 }
 

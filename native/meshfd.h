@@ -105,9 +105,17 @@ struct mfd_identity_change {
     bool made;
 };
 
+struct mfd_file_identity { /* whose the files are that we make */
+    uid_t uid;
+    gid_t gid;
+    bool changed;
+};
+
 int mfd_target_identity(pid_t pid, struct mfd_identity *ret);
 int mfd_identity_enter(const struct mfd_notification *call, struct mfd_identity_change *ret);
 void mfd_identity_leave(const struct mfd_identity_change *change);
+void mfd_identity_enter_files(pid_t pid, struct mfd_file_identity *ret_own);
+void mfd_identity_leave_files(const struct mfd_file_identity *own);
 
 /* --- waits.c: calls that wait in the agent for their socket ------------------------------------- */
 

@@ -41,7 +41,7 @@ uint64_t mfd_netns_cookie_of(int fd)
  * Return: 0 or -errno. */
 int mfd_netns_learn(struct mfd_netns *netns)
 {
-    MFD_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* BPF counts AF_INET's */
     struct stat status;
 
     netns->cookie = fd < 0 ? 0 : mfd_netns_cookie_of(fd);
@@ -54,7 +54,7 @@ int mfd_netns_learn(struct mfd_netns *netns)
 
 static int bring_loopback_up(void)
 {
-    MFD_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    MFD_CLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
 
     return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
@@ -131,7 +131,7 @@ bool mfd_netns_has_ipv4(const struct mfd_netns *netns, uint32_t index)
 {
     static struct ifreq interfaces[INTERFACES_MAX];
     struct ifconf request = {.ifc_len = sizeof(interfaces), .ifc_req = interfaces};
-    MFD_CLOSE int fd = mfd_netns_socket(netns, index, AF_INET, SOCK_DGRAM, 0);
+    MFD_CLOSE int fd = mfd_netns_socket(netns, index, AF_UNIX, SOCK_DGRAM, 0);
 
     if (fd < 0 || ioctl(fd, SIOCGIFCONF, &request) < 0)
         return false;

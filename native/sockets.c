@@ -1,8 +1,8 @@
 /* sockets.c - socket(), and taking up the socket that a later call names
  *
  * Theory of operation: socket() of a TCP socket is answered with one that the agent makes. It has
- * the agent's network namespace and cgroup, which are the service's, and the identity that the agent
- * creates files with (setfsuid), which is the service's too. Its errors are socket()'s errors, but
+ * the agent's network namespace and cgroup, which are the service's, and the user and group that the
+ * program has at that moment (identity.c). Its errors are socket()'s errors, but
  * for the agent's own want of fds: then the program makes its socket itself, and loses nothing. So it
  * does in a network namespace that it has made for itself, and in a cgroup below the service's.
  *

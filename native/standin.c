@@ -41,18 +41,19 @@ int mfd_standin_open(const struct mfd_notification *call, const struct mfd_endpo
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + endpoint->path_size);
-    MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct mfd_identity_change identity;
+    MFD_CLOSE int fd = -1;
     int error;
 
-    if (fd < 0)
-        return -errno;
     memcpy(name.sun_path, endpoint->path, endpoint->path_size);
     if (endpoint->path[0] != '\0')
         length++; /* a path ends in NUL, an abstract name does not */
     error = mfd_identity_enter(call, &identity);
-    if (error == 0 && connect(fd, (const struct sockaddr *)&name, length) < 0)
-        error = -errno;
+    if (error == 0) {
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || connect(fd, (const struct sockaddr *)&name, length) < 0)
+            error = -errno;
+    }
     mfd_identity_leave(&identity);
     if (error == 0)
         *ret_fd = mfd_take_fd(&fd);

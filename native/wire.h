@@ -149,6 +149,8 @@ struct mfd_setup {
     uint32_t ask_timeout_ms;
     uint32_t stop_signal; /* when the supervisor is gone without a word */
     uint32_t stop_timeout_ms;
+    uint32_t uid; /* whose the listening sockets are before the first SPAWN; MFD_ANY: ours */
+    uint32_t gid;
 };
 
 struct mfd_plain { /* ROUTES, DETACH, EMPTY */

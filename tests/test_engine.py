@@ -302,7 +302,12 @@ features = st.builds(Features, *[st.booleans()] * 6)
 
 
 @given(
-    st.integers(0, 2**64 - 1), features, *[st.booleans()] * 2, st.floats(0, 4e6), st.integers(1, 64)
+    st.integers(0, 2**64 - 1),
+    features,
+    *[st.booleans()] * 2,
+    st.floats(0, 4e6),
+    st.integers(1, 64),
+    st.none() | st.integers(0, 2**32 - 2),
 )
 def test_setup_carries_every_setting(
     seq: int,
@@ -311,6 +316,7 @@ def test_setup_carries_every_setting(
     ask_open: bool,
     timeout_s: float,
     signo: int,
+    uid: int | None,
 ) -> None:
     """Flags are separate bits, times become milliseconds."""
     packet = engine.encode_setup(
@@ -321,6 +327,7 @@ def test_setup_carries_every_setting(
         ask_timeout_s=timeout_s,
         stop_signal=signo,
         stop_timeout_s=1.5,
+        uid=uid,
     )
     record = read_request("mfd_setup", packet, lib.MFD_MSG_SETUP, seq)
     assert record.flags == sum(
@@ -340,6 +347,7 @@ def test_setup_carries_every_setting(
     )
     assert record.ask_timeout_ms == round(timeout_s * 1000)
     assert (record.stop_signal, record.stop_timeout_ms) == (signo, 1500)
+    assert (record.uid, record.gid) == (lib.MFD_ANY if uid is None else uid, lib.MFD_ANY)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@
  *     bytes
  * which an agent in this process receives. The kinds of file are those of `kinds` below. In the middle
  * two calls wait for verdicts. What would act on the world is held back: nothing is spawned (the block is
- * read, and the spawn fails), no namespace is entered, and every listening socket is opened on 127.0.0.1, port 0. A finding is a
- * crash, a sanitizer's report, or an fd that is open at the end and was not at the beginning. */
+ * read, and the spawn fails), no namespace is entered, files are made as ourselves, and every listening socket is
+ * opened on 127.0.0.1, port 0. A finding is a crash, a sanitizer's report, or an fd that is open at the end and was
+ * not at the beginning. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -22,17 +24,22 @@ static int local_listening_open(struct mfd_listening_sockets *all, const struct 
                                 const struct mfd_listen *request, uint32_t *ret_index);
 static int held_back_netns_add(struct mfd_netns *netns, uint32_t index, int fd);
 static int held_back_netns_enter(struct mfd_netns *netns, int fd);
+static int held_back(unsigned id);
 
 #define mfd_spawn(request, result) held_back_spawn(request, result)
 #define mfd_listening_open(all, netns, request, index)                                             \
     local_listening_open(all, netns, request, index)
 #define mfd_netns_add(netns, index, fd) held_back_netns_add(netns, index, fd)
 #define mfd_netns_enter(netns, fd) held_back_netns_enter(netns, fd)
+#define setfsuid(uid) held_back(uid)
+#define setfsgid(gid) held_back(gid)
 #include "../control.c"
 #undef mfd_spawn
 #undef mfd_listening_open
 #undef mfd_netns_enter
 #undef mfd_netns_add
+#undef setfsuid
+#undef setfsgid
 
 #define PACKETS_MAX 64
 #define WATCHED_FDS 256
@@ -54,6 +61,11 @@ static int held_back_spawn(const struct mfd_spawn_request *request,
     *ret_result =
         (struct mfd_spawn_result){.listener_fd = -1, .stage = MFD_STAGE_EXEC, .error = EPERM};
     return -EPERM;
+}
+
+static int held_back(unsigned id)
+{
+    return (int)id;
 }
 
 static int held_back_netns_enter(struct mfd_netns *netns, int fd)

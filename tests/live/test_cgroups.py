@@ -22,9 +22,10 @@ from tests.support.configured import report_of, start_run, toml_command
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program
 from tests.support.servers import Greeter, free_port
+from tests.support.sock_diag import find_sockets
 from tests.support.waiting import wait_until
 
-# A program with a socket of each kind: it names them by their cookies, and waits.
+# A program with a socket of each kind: it names them by their inodes, and waits.
 SOCKETS: Final = """
 import json, os, pathlib, socket, sys, time
 virtual, port, nested, report = sys.argv[1:]
@@ -41,10 +42,8 @@ if port != "-":
     made["handed"] = socket.create_server(("127.0.0.1", int(port)))
     client = socket.create_connection(("127.0.0.1", int(port)))
     made["accepted"], _ = made["handed"].accept()
-def cookie(one):
-    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
-cookies = {kind: cookie(one) for kind, one in made.items()}
-pathlib.Path(report + ".new").write_text(json.dumps(cookies))
+inodes = {kind: os.fstat(one.fileno()).st_ino for kind, one in made.items()}
+pathlib.Path(report + ".new").write_text(json.dumps(inodes))
 os.rename(report + ".new", report)
 time.sleep(1000)
 """
@@ -52,21 +51,15 @@ time.sleep(1000)
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """Make one. Needs root."""
+    """Make a cgroup."""
     with new_place() as made:
         yield made
 
 
-def cgroups_of(cookies: dict[str, int]) -> dict[str, int]:
+def cgroups_of(inodes: dict[str, int]) -> dict[str, int | None]:
     """Return the cgroup of each of these sockets, as sock_diag tells it."""
-    from pyroute2 import DiagSocket  # noqa: PLC0415 -- slow
-
-    found: dict[int, int] = {}
-    with DiagSocket() as diag:
-        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-            for one in diag.get_sock_stats(family=socket.AF_INET, protocol=protocol):
-                found[one["idiag_cookie"]] = one.get_attr("INET_DIAG_CGROUP_ID")
-    return {kind: found[cookie] for kind, cookie in cookies.items()}
+    found = find_sockets(socket.AF_INET)
+    return {kind: found[inode].cgroup for kind, inode in inodes.items()}
 
 
 class Run:
@@ -113,11 +106,11 @@ def test_sockets_belong(nested: bool, track: str, run: Run, place: Place) -> Non
             f'[upstream.u]\naddresses = ["{VIRTUAL}:80"]\n'
             f'endpoints = ["{address_of(greeter.listening)}"]\n',
         )
-        cookies = report_of(running, run.report)
-        found = cgroups_of(cookies)
+        inodes = report_of(running, run.report)
+        found = cgroups_of(inodes)
         where = inner / "below" if nested else inner
         expected = where.stat().st_ino
-        assert set(found) == set(cookies)
+        assert set(found) == set(inodes)
         assert found == dict.fromkeys(found, expected)
         assert len(found) == (3 if nested else 5)
         running.signal(signal.SIGTERM)

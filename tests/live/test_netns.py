@@ -9,9 +9,7 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -19,7 +17,8 @@ from typing import Final
 import pytest
 
 from tests.support.configured import report_of, start_run, toml_command
-from tests.support.need import require_root, require_tool
+from tests.support.need import require_root
+from tests.support.netns import open_named
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program, agents_of, children_of
 from tests.support.waiting import wait_until
@@ -60,15 +59,8 @@ def netns_cookie() -> int:
 @pytest.fixture
 def named() -> Iterator[str]:
     """Make a namespace by name, with its loopback interface up."""
-    require_root()
-    ip = require_tool("ip")
-    name = f"meshfd-{uuid.uuid4().hex[:8]}"
-    subprocess.run([ip, "netns", "add", name], check=True)
-    try:
-        subprocess.run([ip, "-n", name, "link", "set", "lo", "up"], check=True)
+    with open_named() as name:
         yield name
-    finally:
-        subprocess.run([ip, "netns", "delete", name], check=True)
 
 
 def service(netns: str, command: list[str], more: str = "") -> str:

@@ -16,10 +16,9 @@ import pytest
 
 from tests.support.configured import report_of, start_run
 from tests.support.need import require_root
-from tests.support.netns import within
+from tests.support.netns import open_named, within
 from tests.support.processes import Processes, children_of
 from tests.support.servers import Greeter, port_of
-from tests.support.waiting import wait_until
 from tests.support.transition import (
     EGRESS4,
     SERVER4,
@@ -28,6 +27,7 @@ from tests.support.transition import (
     Transition,
     open_transition,
 )
+from tests.support.waiting import wait_until
 
 # Opens sockets of each kind, and says of each: where it is, what it is called, and what it heard.
 SOCKETS: Final = """
@@ -113,6 +113,13 @@ def place() -> Iterator[Transition]:
 
 
 @pytest.fixture
+def named() -> Iterator[str]:
+    """Make a namespace that has nothing but its loopback device."""
+    with open_named() as name:
+        yield name
+
+
+@pytest.fixture
 def echo() -> Iterator[int]:
     """Answer datagrams on the server's IPv4 address; its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
@@ -182,7 +189,10 @@ def test_bare_is_without_ipv4(processes: Processes, place: Transition) -> None:
 @pytest.mark.parametrize(
     ("egress", "expected"),
     [
-        ("meshfd-nowhere", "network namespace /run/netns/meshfd-nowhere: No such file or directory"),
+        (
+            "meshfd-nowhere",
+            "network namespace /run/netns/meshfd-nowhere: No such file or directory",
+        ),
         ("{service}", "network namespace /run/netns/{service}: the service lives there"),
         ("{empty}", "network namespace /run/netns/{empty} has no IPv4 address but loopback's"),
         ("/etc/passwd", "network namespace /etc/passwd: this file is no network namespace"),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import Builds
-from tests.support.configured import start_run
 from tests.support.command import (
     KINDS,
     VIRTUAL,
@@ -19,6 +18,7 @@ from tests.support.command import (
     direct_way,
     without_proxies,
 )
+from tests.support.configured import start_run
 from tests.support.need import require_root, require_tool
 from tests.support.processes import Processes
 from tests.support.programs import Programs

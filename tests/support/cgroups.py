@@ -1,4 +1,4 @@
-"""Cgroups (version 2) for tests to make others in, and controllers for them."""
+"""Cgroups (version 2) for tests to make others in, their controllers; version 1's net_cls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import errno
 import fcntl
 import functools
 import os
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +16,16 @@ from pathlib import Path
 from typing import Final
 
 from meshfd.cgroup_paths import Hierarchy, find_hierarchy, find_own
-from tests.support.need import require, require_root
+from tests.support.need import require, require_root, require_tool
 from tests.support.waiting import wait_until
 
 ENABLED_BY_TESTS: Final = "user.meshfd.tests"
+
+
+def entering(directories: list[Path]) -> list[str]:
+    """Return a command that runs another in these cgroups."""
+    enter = "".join(f"echo $$ > {one}/cgroup.procs; " for one in directories)
+    return ["sh", "-c", f'{enter}exec "$@"', "sh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Place:
     @property
     def prefix(self) -> list[str]:
         """A command that runs another in this cgroup."""
-        return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs; exec "$@"', "sh"]
+        return entering([self.directory])
 
     def below(self, name: str) -> Place:
         """Make another in it."""
@@ -50,13 +58,17 @@ def hierarchy_here() -> Hierarchy:
     return hierarchy
 
 
+def _unique_name() -> str:
+    return f"meshfd-test-{uuid.uuid4().hex[:8]}"
+
+
 @contextlib.contextmanager
 def new_place() -> Iterator[Place]:
     """Make a cgroup, and end all that is in it. Needs root."""
     require_root()
     hierarchy = hierarchy_here()
     own = find_own(Path("/proc/self/cgroup").read_text())
-    path = own / f"meshfd-test-{uuid.uuid4().hex[:8]}"
+    path = own / _unique_name()
     directory = hierarchy.directory(path)
     directory.mkdir()
     try:
@@ -117,3 +129,39 @@ def _removed(directory: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def open_class(class_id: int) -> Iterator[Path]:
+    """Make a cgroup of net_cls; who is left in it is put out in the end. Needs root.
+
+    The hierarchy is mounted for as long as somebody's block lasts: it would linger while a cgroup
+    is in it.
+    """
+    require_root()
+    options = ["-t", "cgroup", "-o", "net_cls,net_prio", "meshfd-test"]
+    with tempfile.TemporaryDirectory(prefix="meshfd-class-") as name:
+        mounted = subprocess.run(
+            [require_tool("mount"), *options, name], capture_output=True, text=True, check=False
+        )
+        require(mounted.returncode == 0, f"no net_cls: {mounted.stderr.strip()}")
+        Path(name).chmod(0o755)
+        try:
+            with _class_in(Path(name)) as directory:
+                (directory / "net_cls.classid").write_text(str(class_id))
+                yield directory
+        finally:
+            subprocess.run([require_tool("umount"), name], check=True)
+
+
+@contextlib.contextmanager
+def _class_in(hierarchy: Path) -> Iterator[Path]:
+    directory = hierarchy / _unique_name()
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        for pid in (directory / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (hierarchy / "cgroup.procs").write_text(pid)
+        wait_until(functools.partial(_removed, directory), "the end of a cgroup")

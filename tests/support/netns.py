@@ -13,11 +13,16 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.support.need import require_root, require_tool
+
+T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 SIOCSIFFLAGS = 0x8914  # linux/sockios.h
@@ -99,3 +104,36 @@ def open_wire() -> Iterator[Wire]:
     finally:
         subprocess.run([ip, "rule", "del", "fwmark", str(MARK)], check=False)
         run("link", "del", WIRE)
+
+
+@contextlib.contextmanager
+def open_named() -> Iterator[str]:
+    """Make a namespace by name, with its loopback interface up, for as long as the block lasts."""
+    require_root()
+    ip = require_tool("ip")
+    name = f"meshfd-{uuid.uuid4().hex[:8]}"
+    subprocess.run([ip, "netns", "add", name], check=True)
+    try:
+        subprocess.run([ip, "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run([ip, "netns", "delete", name], check=True)
+
+
+def within(name: str) -> list[str]:
+    """Return a command that runs another in this namespace, and changes nothing else."""
+    return [require_tool("nsenter"), f"--net=/run/netns/{name}", "--"]
+
+
+def ask_within(name: str, ask: Callable[[], T]) -> T:
+    """Return what ``ask`` returns in this namespace; our other threads stay where they are."""
+
+    def enter_and_ask() -> T:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path("/run/netns", name).open() as namespace:
+            if libc.setns(namespace.fileno(), CLONE_NEWNET) < 0:
+                raise OSError(ctypes.get_errno(), f"setns: {name}")
+        return ask()
+
+    with ThreadPoolExecutor(1) as thread:  # the thread ends with the block
+        return thread.submit(enter_and_ask).result()
