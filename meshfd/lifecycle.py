@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from meshfd.agent import AgentOptions, open_agent
-from meshfd.errors import AgentLostError, MeshfdError, SpawnError
+from meshfd.errors import AgentLostError, MeshfdError, ServiceError, SpawnError
 from meshfd.features import features_of_service
 from meshfd.identity import resolve_identity
 from meshfd.launch import open_stdio, plan_launch
@@ -77,11 +77,17 @@ class Lifecycle:
                 failure = _first_of(group)
             if failure is not None:
                 if not tolerant:
-                    raise failure
+                    raise self._named(failure)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 await self._suffer(failure)
         self._managed.set_state(State.STOPPED)
+
+    def _named(self, failure: MeshfdError) -> MeshfdError:
+        """The failure of what stands for a service says whose."""
+        if not isinstance(failure, ServiceError) or str(failure).startswith("service "):
+            return failure
+        return ServiceError(f"service {self._managed.name}: {failure}")
 
     @contextlib.asynccontextmanager
     async def _open_runner(self) -> AsyncIterator[Runner]:

@@ -51,11 +51,12 @@ def open_transition() -> Iterator[Transition]:
     def run(*words: str) -> None:
         subprocess.run([ip, *words], check=True)
 
-    with open_named() as service, open_named() as egress:
+    with open_named() as service, open_named() as egress, contextlib.ExitStack() as links:
         names = {"service": service, "egress": egress}
         for here, where, our_address, their_address in _LINKS:
             there = names[where]
             run("link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", there)
+            links.callback(run, "link", "delete", here)
             nodad = ("nodad",) if ":" in our_address else ()
             run("address", "add", our_address, "dev", here, *nodad)
             run("link", "set", here, "up")
