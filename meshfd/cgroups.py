@@ -235,6 +235,8 @@ async def _remove(directory: Path) -> None:
         with trio.move_on_after(GONE_S):
             while _is_populated(directory):  # noqa: ASYNC110 -- the kernel tells nobody
                 await trio.sleep(LOOK_S)
+    if _is_ours(directory):
+        _remove_inner(directory)
     for one in (directory, *directory.parents):
         if not _is_ours(one):
             return
@@ -244,6 +246,14 @@ async def _remove(directory: Path) -> None:
             if one == directory:
                 log(logging.WARNING, f"cgroup {directory} stays: {error.strerror}")
             return  # others use what is above
+
+
+def _remove_inner(directory: Path) -> None:
+    """Remove the cgroups that the service has made in its own; nobody is in them any more."""
+    for inner, _, _ in os.walk(directory, topdown=False):
+        if Path(inner) != directory:
+            with contextlib.suppress(OSError):  # then the directory stays, which is said
+                Path(inner).rmdir()
 
 
 def _advice(number: int | None) -> str:

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.cgroups import new_place
 from tests.support.configured import report_of, start_run
 from tests.support.need import require_root
-from tests.support.netns import open_named, within
+from tests.support.netns import ask_within, open_named, within
+from tests.support.ordinary_user import NOBODY
 from tests.support.processes import Processes, children_of
 from tests.support.servers import Greeter, port_of
+from tests.support.sock_diag import find_sockets
 from tests.support.transition import (
     EGRESS4,
     SERVER4,
@@ -177,6 +180,52 @@ def test_sockets(
     assert {one["netns"] for one in said.values() if isinstance(one, dict)} == there
     assert _without_netns(said) == _without_netns(expected)
     assert said["mapped"]["name"] == f"::ffff:{EGRESS4}"
+
+
+# Moves to a cgroup below, becomes another user, and says by which inodes its sockets are known.
+BELONGING: Final = """
+import encodings.idna, json, os, pathlib, socket, sys, time
+server, port, nested, uid, report = sys.argv[1:]
+if nested != "-":
+    pathlib.Path(nested).mkdir()
+    pathlib.Path(nested, "cgroup.procs").write_text("0")
+os.setgid(int(uid))
+os.setuid(int(uid))
+listening = socket.create_server(("0.0.0.0", 0))
+stream = socket.create_connection((server, port), 20)
+mapped = socket.create_connection(("::ffff:" + server, port), 20)
+datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagram.connect((server, 9))
+made = {"listening": listening, "stream": stream, "mapped": mapped, "datagram": datagram}
+inodes = {kind: os.fstat(one.fileno()).st_ino for kind, one in made.items()}
+pathlib.Path(report + ".new").write_text(json.dumps(inodes))
+os.rename(report + ".new", report)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["service's", "nested"])
+def test_sockets_belong_to_the_program(
+    nested: bool, processes: Processes, tmp_path: Path, place: Transition
+) -> None:
+    """Those in the other namespace are of the cgroup and the user that the program has."""
+    with Greeter("four", host=SERVER4) as four, new_place() as cgroups:
+        own = cgroups.directory / "legacy"
+        expected = own / "below" if nested else own
+        tmp_path.chmod(0o777)
+        for parent in (tmp_path.parent, tmp_path.parent.parent):
+            parent.chmod(0o755)
+        words = [SERVER4, str(port_of(four.listening)), str(expected) if nested else "-"]
+        command = [sys.executable, "-c", BELONGING, *words, str(NOBODY), str(tmp_path / "report")]
+        keys = f'cgroup = "{cgroups.path}/legacy"'
+        running = start_run(processes, tmp_path, place.configuration(command, keys))
+        inodes = report_of(running, tmp_path / "report")
+        found = ask_within(place.egress, lambda: find_sockets(socket.AF_INET, socket.AF_INET6))
+        told = {kind: (found[inode].cgroup, found[inode].uid) for kind, inode in inodes.items()}
+        assert set(told.values()) == {(expected.stat().st_ino, NOBODY)}, told
+        running.signal(signal.SIGTERM)
+        done = running.finish()
+        assert (done.code, own.exists()) == (0, False), done.err
 
 
 def test_bare_is_without_ipv4(processes: Processes, place: Transition) -> None:
