@@ -176,15 +176,13 @@ def check_listen(done: Done, listening: ListeningSocket) -> int:
 
     """
     check_done(done)
+    what = f"cannot listen on {listening.address}"
+    if listening.netns is not None:
+        what += f" in network namespace {listening.netns}"
     if done.errno == errno.ENOSPC:
-        raise ListenError(
-            f"cannot listen on {listening.address}: {LISTEN_MAX} sockets are the most",
-            errno=done.errno,
-        )
+        raise ListenError(f"{what}: {LISTEN_MAX} sockets are the most", errno=done.errno)
     if done.errno:
-        raise ListenError(
-            f"cannot listen on {listening.address}: {os.strerror(done.errno)}", errno=done.errno
-        )
+        raise ListenError(f"{what}: {os.strerror(done.errno)}", errno=done.errno)
     return done.value
 
 

@@ -29,7 +29,10 @@ def split_words(words: list[str]) -> tuple[list[str], str, list[str], list[str]]
 
 @contextlib.contextmanager
 def fds_as_input(fds: str) -> Iterator[int]:
-    """Give a standard input on which these fds arrive."""
+    """Give a standard input on which these fds arrive; "-": ours."""
+    if fds == "-":
+        yield sys.stdin.fileno()
+        return
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for fd in fds.split(","):

@@ -2,7 +2,8 @@
 
 The program runs in a new network namespace, and each route of TCP leads to a place in the one that
 we were started in: so all that it connects is another socket than it made. Needs root. The fds are
-sent to its standard input, as in `tests.differential.asking`.
+sent to its standard input, as in `tests.differential.asking`; "-": there are none, and its standard
+input is ours. What is worth a line in the log goes to standard error.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ async def main() -> int:
             track=meshfd.Track.CREATE if "create" in options else meshfd.Track.CONNECT,
             stdin=stdin,
         ) as running:
+            async for event in running:
+                if isinstance(event, meshfd.Notice):
+                    print(event.kind.value, file=sys.stderr)
             return await running.wait()
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.command import VIRTUAL, Meshfd, Way, direct_way, way_to
 from tests.support.need import require_root
 from tests.support.ordinary_user import as_ordinary_user, open_to_all
-from tests.support.processes import Processes, descendants_of
+from tests.support.processes import Processes, sleeps_in_select
 from tests.support.programs import Programs
 from tests.support.servers import Echo, FullQueue, Greeter, dead_port, unix_listening
 from tests.support.waiting import wait_until
@@ -96,18 +96,6 @@ def test_like_tcp_in_other_programs(
         under = processes.run(meshfd.exec(path, mode, *way.words, options=way.options))
     assert (bare.code, under.code) == (0, 0), under.err
     assert transcript(under.lines) == transcript(bare.lines)
-
-
-def sleeps_in_select(pid: int) -> bool:
-    """Whether a thread of the test program, below a process, sleeps in select(2)."""
-    for one in descendants_of(pid):
-        if not Path(f"/proc/{one}/comm").read_text().startswith("standin"):
-            continue  # the agent sleeps in poll(2), which looks the same
-        for task in Path(f"/proc/{one}/task").iterdir():
-            where = (task / "wchan").read_text()
-            if where.startswith("poll_schedule_timeout"):
-                return True
-    return False
 
 
 def peer_name(lines: list[str], length: int) -> str:
@@ -438,7 +426,7 @@ def test_waited_for(
         )
         running = processes.start(command)
         assert running.line() == "select"
-        wait_until(lambda: sleeps_in_select(running.pid), "a thread in select()")
+        wait_until(lambda: sleeps_in_select(running.pid, "standin"), "a thread in select()")
         running.tell("go")
         done = running.finish()
     assert done.lines == ["connect: ECONNREFUSED", *expected]

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from tests.support.need import require_root
 from tests.support.netns import ask_within, open_named, within
 from tests.support.ordinary_user import NOBODY
 from tests.support.processes import Processes, children_of
-from tests.support.servers import Greeter, port_of
+from tests.support.servers import Echoer, Greeter, port_of
 from tests.support.sock_diag import find_sockets
 from tests.support.transition import (
     EGRESS4,
@@ -122,27 +121,6 @@ def named() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture
-def echo() -> Iterator[int]:
-    """Answer datagrams on the server's IPv4 address; its port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-        bound.bind((SERVER4, 0))
-
-        def serve() -> None:
-            while True:
-                data, sender = bound.recvfrom(100)
-                if data == b"end":
-                    return
-                bound.sendto(b"you are " + sender[0].encode(), sender)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield port_of(bound)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"end", bound.getsockname())
-        thread.join()
-
-
 def _without_netns(said: dict[str, Any]) -> dict[str, Any]:
     return {
         kind: {key: value for key, value in one.items() if key != "netns"}
@@ -153,15 +131,15 @@ def _without_netns(said: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("keys", ["", "strict = true", 'track = "create"'], ids=str)
-def test_sockets(
-    keys: str, processes: Processes, tmp_path: Path, place: Transition, echo: int
-) -> None:
+def test_sockets(keys: str, processes: Processes, tmp_path: Path, place: Transition) -> None:
     """All of IPv4 is as for a program that runs where IPv4 is; IPv6 stays at home."""
     with (
         Greeter("four", host=SERVER4) as four,
         Greeter("six", socket.AF_INET6, host=SERVER6) as six,
+        Echoer(address=(SERVER4, 0)) as echo,
     ):
-        words = [sys.executable, "-c", SOCKETS, SERVER4, str(port_of(four.listening)), str(echo)]
+        ports = str(port_of(four.listening)), str(port_of(echo.socket))
+        words = [sys.executable, "-c", SOCKETS, SERVER4, *ports]
         bare_report, report = tmp_path / "bare", tmp_path / "report"
         bare = processes.run([*within(place.egress), *words, SERVER6, "-", str(bare_report)])
         assert bare.code == 0, bare.err

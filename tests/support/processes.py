@@ -86,6 +86,18 @@ def call_of(pid: int) -> int | None:
     return None if first in {"running", "-1"} else int(first)
 
 
+def sleeps_in_select(pid: int, name: str) -> bool:
+    """Whether a thread of a program of this name, below a process, sleeps in select(2)."""
+    for one in descendants_of(pid):
+        if not Path(f"/proc/{one}/comm").read_text().startswith(name):
+            continue  # the agent sleeps in poll(2), which looks the same
+        for task in Path(f"/proc/{one}/task").iterdir():
+            where = (task / "wchan").read_text()
+            if where.startswith("poll_schedule_timeout"):
+                return True
+    return False
+
+
 def held_fds(pid: int) -> list[str]:
     """Return the numbers of the fds that a process has open."""
     return sorted(entry.name for entry in Path("/proc", str(pid), "fd").iterdir())

@@ -212,7 +212,7 @@ class Echoer:
         self,
         name: str = "echo",
         family: socket.AddressFamily = socket.AF_INET,
-        address: tuple[str, int, int, int] | None = None,
+        address: tuple[str, int] | tuple[str, int, int, int] | None = None,
     ) -> None:
         """Serve from now until the block's end; ``address``: another than loopback's."""
         self.name = name

@@ -1,0 +1,194 @@
+"""Upstreams that are reached, and sockets that listen, in another network namespace.
+
+What a program can see of it is compared by random sequences (tests/differential, modes elsewhere).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.differential.runs import ELSEWHERE
+from tests.support.command import VIRTUAL, address_of, way_to
+from tests.support.configured import report_of, start_run, toml_command
+from tests.support.need import require_root
+from tests.support.netns import ask_within
+from tests.support.processes import Processes, sleeps_in_select
+from tests.support.programs import Programs
+from tests.support.servers import Echo, Greeter
+from tests.support.transition import EGRESS4, SERVER4, Transition, open_transition
+from tests.support.waiting import wait_until
+
+# Connects in every way, and says by which addresses, and what it heard.
+CLIENT: Final = """
+import json, os, pathlib, select, socket, sys
+host, report = sys.argv[1:]
+said = []
+for family, address in (socket.AF_INET, host), (socket.AF_INET6, "::ffff:" + host):
+    for blocking in True, False:
+        one = socket.socket(family)
+        one.setblocking(blocking)
+        result = one.connect_ex((address, 80))
+        assert result == (0 if blocking else 115)  # EINPROGRESS
+        select.select([one], [], [], 20)
+        said.append([one.getsockname()[0], one.getpeername()[0], one.recv(100).decode()])
+pathlib.Path(report + ".new").write_text(json.dumps(said))
+os.rename(report + ".new", report)
+"""
+
+# Binds where it could not by itself, and tells one client in which namespaces its sockets are.
+SERVER: Final = """
+import json, socket, sys
+def netns(one):  # SO_NETNS_COOKIE
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
+listening = socket.create_server((sys.argv[1], 8000))
+accepted, _ = listening.accept()
+accepted.sendall(json.dumps([netns(socket.socket()), netns(listening), netns(accepted)]).encode())
+"""
+
+# Says again and again what comes of connecting.
+AGAIN: Final = """
+import socket, sys, time
+while True:
+    try:
+        print(socket.create_connection((sys.argv[1], 80)).recv(100).decode().strip(), flush=True)
+    except OSError as error:
+        print(error.strerror, flush=True)
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Transition]:
+    """Make the namespaces. Needs root."""
+    require_root()
+    with open_transition() as made:
+        yield made
+
+
+def service(command: list[str], more: str) -> str:
+    """Return a service in a namespace of its own."""
+    return f'[service.web]\n{toml_command(command)}netns = "new"\n{more}\n'
+
+
+def upstream(name: str, netns: str, *endpoints: str) -> str:
+    """Return an upstream that is reached from another one."""
+    return f'[upstream.{name}]\nnetns = "{netns}"\nendpoints = {json.dumps(endpoints)}\n'
+
+
+@pytest.mark.parametrize("keys", ["", "transparent = true", "strict = true"], ids=str)
+def test_upstream(keys: str, processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """A route leads through the upstream's namespace; what cannot be reached is passed over."""
+    report = tmp_path / "report"
+    with Greeter("hello", host=SERVER4) as greeter:
+        endpoints = "203.0.113.1:80", address_of(greeter.listening)
+        route = f'routes = {{ "{VIRTUAL}:80" = "upstream:far" }}\n'
+        more = f"{keys}\n{route}{upstream('far', place.egress, *endpoints)}"
+        command = [sys.executable, "-c", CLIENT, VIRTUAL, str(report)]
+        running = start_run(processes, tmp_path, service(command, more))
+        said = report_of(running, report)
+        assert running.finish().code == 0
+    peer = VIRTUAL if "transparent" in keys else SERVER4
+    expected = [EGRESS4, peer, "hello\n"], [f"::ffff:{EGRESS4}", f"::ffff:{peer}", "hello\n"]
+    assert said == [one for one in expected for _ in range(2)]
+
+
+@pytest.mark.parametrize("bound", [EGRESS4, "0.0.0.0"])
+def test_listening(bound: str, processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """A daemon is handed a socket of another namespace, and what it accepts is there, too."""
+    more = f'[[service.web.listen]]\naddress = "{bound}:8000"\nnetns = "{place.egress}"\n'
+    command = [sys.executable, "-c", SERVER, bound]
+    running = start_run(processes, tmp_path, service(command, more))
+    wait_until(lambda: "started" in running.errors, "the daemon")
+    with socket.create_connection((EGRESS4, 8000), 20) as client:
+        home, *others = json.loads(client.makefile().read())
+    there = ask_within(place.egress, _netns_cookie)
+    assert others == [there, there]
+    assert home != there
+    assert running.finish().code == 0
+
+
+def _netns_cookie() -> int:
+    with socket.socket() as one:
+        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
+
+
+def test_address_in_use(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """An address that is taken there is one line, which says where; nothing is started."""
+    with ask_within(place.egress, lambda: socket.create_server((EGRESS4, 0))) as taken:
+        address = address_of(taken)
+        more = f'[[service.web.listen]]\naddress = "{address}"\nnetns = "{place.egress}"\n'
+        done = start_run(processes, tmp_path, service(["true"], more)).finish()
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    where = f"in network namespace /run/netns/{place.egress}"
+    assert f"cannot listen on {address} {where}: Address already in use" in line
+
+
+def test_reload(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """The first route through another namespace needs a new agent; one more namespace does not."""
+    with Greeter("one", host=SERVER4) as one, Greeter("two", host=SERVER4) as two:
+
+        def text(routed: str, *upstreams: str) -> str:
+            command = [sys.executable, "-c", AGAIN, VIRTUAL]
+            return service(
+                command, f'routes = {{ "{VIRTUAL}:80" = "{routed}" }}\n' + "".join(upstreams)
+            )
+
+        running = start_run(processes, tmp_path, text("pass"))
+        wait_until(lambda: running.line() == "Network is unreachable", "a failure")
+        first = upstream("first", place.egress, address_of(one.listening))
+        second = upstream("second", "host", address_of(two.listening))
+        for n_agents, (answer, new) in enumerate(
+            (
+                ("one", text("upstream:first", first)),
+                ("two", text("upstream:second", first, second)),
+            )
+        ):
+            (tmp_path / "meshfd.toml").write_text(new)
+            running.signal(signal.SIGHUP)
+            wait_until(lambda: running.line() == answer, "an answer")  # noqa: B023 -- at once
+            assert running.errors.count("started pid") == 2, n_agents
+        running.signal(signal.SIGTERM)
+        running.wait()
+
+
+@pytest.mark.parametrize("variant", ["", "i386"])
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (
+            "waited",
+            [
+                "TCP_NODELAY: 1",
+                "SO_KEEPALIVE: 1",
+                "flags: status 02, descriptor 1",
+                "connect: 0",
+                'greeting: "hello"',
+            ],
+        ),
+        ("waited-dup", ["the same: 1"]),
+    ],
+)
+def test_waited_for(
+    mode: str, expected: list[str], variant: str, program: Programs, processes: Processes
+) -> None:
+    """A thread that sleeps on the socket would never wake: connect() is refused, and says why."""
+    require_root()
+    with Echo() as echo:
+        way = way_to(address_of(echo.listening))
+        words = [str(program("standin", variant)), mode, *way.words]
+        running = processes.start([*ELSEWHERE, "-", *way.options[1:], "--", *words])
+        assert running.line() == "select"
+        wait_until(lambda: sleeps_in_select(running.pid, "standin"), "a thread in select()")
+        running.tell("go")
+        done = running.finish()
+    assert done.lines == ["connect: ECONNREFUSED", *expected]
+    assert "a thread waits for the socket that was to be replaced" in done.err
