@@ -54,8 +54,9 @@ PURE_ROWS = (
         "toml_tables",
         "turns",
     },
-    {"cgroup_controllers", "cgroup_limits"},
+    {"cgroup_controllers", "cgroup_limits", "netns_plan"},
     {"changes", "client", "config_keys", "exec_options", "launch", "redirects", "service"},
+    {"netns_keys"},
     {"config"},
 )
 """Neither trio nor the C extension."""
@@ -64,7 +65,7 @@ ROWS = (
     *PURE_ROWS,
     {"engine"},
     {"agent_process"},
-    {"agent", "cgroups", "doctor", "foreground", "pulse"},
+    {"agent", "cgroups", "doctor", "foreground", "namespaces", "netns_setup", "pulse"},
     {"control", "library", "reload", "report", "runner"},
     {"lifecycle"},
     {"fleet"},
