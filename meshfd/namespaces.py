@@ -136,11 +136,13 @@ class Namespaces:
         _close_all(changed.fds, but=before.fds)
 
     async def close(self) -> None:
-        """Remove all that was made; whoever used it is gone."""
+        """Remove all that was made, so that no name is taken; whoever used it is gone."""
         await self.settle()
         now, self._now = self._now, _State()
+        declared = {one.name for one in now.namespaces}
+        outer = [one for one in links_of(now.namespaces) if one.peer.netns not in declared]
         try:
-            await self._carry_out(now.fds, {}, links_of(now.namespaces))
+            await self._carry_out(now.fds, {}, outer)  # the others go with their namespaces
         except MeshfdError as error:
             log(logging.ERROR, f"links are left: {error}")
         _close_all(now.fds)

@@ -48,3 +48,11 @@ def report_of(running: Program, report: Path) -> dict[str, Any]:
 
     wait_until(is_there, "the program's report")
     return dict(json.loads(report.read_text()))
+
+
+def refused(running: Program) -> str:
+    """Return the one line that meshfd says when nothing was started."""
+    done = running.finish()
+    assert done.code != 0
+    (line,) = done.err.splitlines()
+    return line

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.need import require_root, require_tool
+from tests.support.need import require, require_root, require_tool
+from tests.support.processes import Processes
 
 T = TypeVar("T")
 
@@ -137,3 +138,40 @@ def ask_within(name: str, ask: Callable[[], T]) -> T:
 
     with ThreadPoolExecutor(1) as thread:  # the thread ends with the block
         return thread.submit(enter_and_ask).result()
+
+
+def namespaces_in_use() -> Iterator[int]:
+    """Yield the inodes of the network namespaces that processes are in; some come again."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # another user's, or it ended meanwhile
+                yield (entry / "ns/net").stat().st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network namespace that a process keeps; ``prefix`` is a command that runs others there.
+
+    For an ordinary user a user namespace comes with it, in which he is root.
+    """
+
+    keeper: int
+    prefix: tuple[str, ...]
+
+    def interfaces(self) -> set[str]:
+        """Return the names of the interfaces there."""
+        lines = Path("/proc", str(self.keeper), "net/dev").read_text().splitlines()[2:]
+        return {line.partition(":")[0].strip() for line in lines}
+
+
+def open_network(processes: Processes) -> Network:
+    """Make a network namespace, with nothing but a loopback interface that is down."""
+    is_root = os.geteuid() == 0
+    unshare, nsenter = require_tool("unshare"), require_tool("nsenter")
+    words = [unshare, "--net"] if is_root else [unshare, "--user", "--map-root-user", "--net"]
+    trial = processes.run([*words, "true"])
+    require(trial.code == 0, f"no network namespace can be made: {trial.err}")
+    keeper = processes.start([*words, "sh", "-c", "echo made; exec cat"])
+    assert keeper.line() == "made"
+    enter = ["--net"] if is_root else ["--user", "--preserve-credentials", "--net"]
+    return Network(keeper.pid, (nsenter, "--target", str(keeper.pid), *enter))
