@@ -17,9 +17,14 @@ meshfd that was killed, which the kernel is about to remove: that is waited for.
 When something is refused, or whoever gave the orders has gone, what was laid is removed and what
 was removed is laid again.
 
-Limits: TAKEN_S for a name to come free. IPv6 addresses are not looked for on the link before they
-are used (IFA_F_NODAD): nobody but us is on it.
-Source: veth(4), rtnetlink(7), network_namespaces(7), linux/Documentation/networking/ip-sysctl.rst.
+IPv6. Addresses are to work at once, and nobody but us is on a link, so they are not looked for
+there before they are used (IFA_F_NODAD). The kernel would do so with the link-local address that it
+makes, and a router asks for its neighbours from that one: it would ask for nobody in the first two
+seconds. So we make that address, where an end has any of IPv6.
+
+Limits: TAKEN_S for a name to come free.
+Source: veth(4), rtnetlink(7), network_namespaces(7), RFC 4291 appendix A, linux/net/ipv6/ndisc.c
+(ndisc_send_ns), linux/Documentation/networking/ip-sysctl.rst.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +55,7 @@ TAKEN_S: Final = 5.0
 LOOK_MS: Final = 20
 CHUNK_BYTES: Final = 1 << 16
 _IFA_F_NODAD: Final = 2  # linux/if_addr.h
+_NO_LINK_LOCAL: Final = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
 _FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _HERE: Final = "/proc/thread-self/ns/net"
 
@@ -173,13 +180,15 @@ class Setup:
     def _lay(self, link: LinkOrder) -> None:
         self._create(link)
         self._laid.append(link)
-        ends = (link.end, link.peer)
-        indices = [self._find(end) for end in ends]
-        for end, index in zip(ends, indices, strict=True):
+        ends = [(end, self._find(end)) for end in (link.end, link.peer)]
+        for end, found in ends:
             with self._explained(end, f"interface {end.name}"):
-                self._rooms.route(end).link("set", index=index, ifalias=MARK, state="up")
-        for end, index in zip(ends, indices, strict=True):
-            self._number(end, index)
+                own = {"IFLA_AF_SPEC": _NO_LINK_LOCAL} if _has_ipv6(end) else {}
+                self._rooms.route(end).link(
+                    "set", index=found["index"], ifalias=MARK, state="up", **own
+                )
+        for end, found in ends:
+            self._number(end, found)
 
     def _create(self, link: LinkOrder) -> None:
         """Make both devices, when their names are free."""
@@ -215,10 +224,11 @@ class Setup:
                 f"{whose}; choose another name, or remove it (ip link delete {end.name})"
             )
 
-    def _number(self, end: EndOrder, index: int) -> None:
+    def _number(self, end: EndOrder, found: Any) -> None:
         """Give an interface its addresses and routes."""
-        route = self._rooms.route(end)
-        for text in end.addresses:
+        route, index = self._rooms.route(end), found["index"]
+        made = [_link_local(found.get_attr("IFLA_ADDRESS"))] if _has_ipv6(end) else []
+        for text in (*end.addresses, *(one for one in made if one not in end.addresses)):
             with self._explained(end, f"address {text} of {end.name}", "addresses"):
                 address, _, prefix = text.partition("/")
                 flags = {"flags": _IFA_F_NODAD} if ":" in address else {}
@@ -232,24 +242,25 @@ class Setup:
         for end in (link.end, link.peer):
             if self._mark(end) == MARK:
                 with self._explained(end, f"interface {end.name}"):
-                    self._rooms.route(end).link("delete", index=self._find(end))
+                    self._rooms.route(end).link("delete", index=self._find(end)["index"])
                 return
 
     def _mark(self, end: EndOrder) -> str | None:
         """The alias of the interface of this name, "" without one; None: there is no interface."""
         try:
+            return str(self._find(end).get_attr("IFLA_IFALIAS") or "")
+        except ServiceError as error:
+            if isinstance(error.__cause__, NetlinkError) and error.__cause__.code == errno.ENODEV:
+                return None
+            raise
+
+    def _find(self, end: EndOrder) -> Any:
+        """The interface as the kernel describes it: pyroute2's ifinfmsg."""
+        try:
             (found,) = self._rooms.route(end).link("get", ifname=end.name)
         except NetlinkError as error:
-            if error.code == errno.ENODEV:
-                return None
             raise _refused(end.key, f"interface {end.name}", error.code) from error
-        return found.get_attr("IFLA_IFALIAS") or ""
-
-    def _find(self, end: EndOrder) -> int:
-        with self._explained(end, f"interface {end.name}"):
-            (found,) = self._rooms.route(end).link("get", ifname=end.name)
-            return int(found["index"])
-        raise AssertionError
+        return found
 
     def _explained(
         self, end: EndOrder, what: str, field: str = ""
@@ -264,6 +275,17 @@ def explained(key: str, what: str) -> Iterator[None]:
         yield
     except NetlinkError as error:
         raise _refused(key, what, error.code) from error
+
+
+def _has_ipv6(end: EndOrder) -> bool:
+    return any(":" in text for text in end.addresses)
+
+
+def _link_local(hardware: str) -> str:
+    """The link-local address of an interface, by its hardware address (EUI-64)."""
+    first, *others = bytes.fromhex(hardware.replace(":", ""))
+    low = bytes([first ^ 2, *others[:2], 0xFF, 0xFE, *others[2:]])
+    return f"{IPv6Address(bytes.fromhex('fe80000000000000') + low)}/64"
 
 
 def _refused(key: str, what: str, number: int, needs: str = "") -> ServiceError:

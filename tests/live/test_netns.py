@@ -5,10 +5,12 @@ Needs root, as entering a namespace does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,6 @@ import pytest
 
 from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.need import require_root
-from tests.support.netns import namespaces_in_use
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, agents_of, children_of
 from tests.support.waiting import wait_until
@@ -110,10 +111,17 @@ def test_new_one_ends_with_the_service(processes: Processes, tmp_path: Path) -> 
     running = start_run(processes, tmp_path, service("new", ["sleep", "1000"]))
     (agent,) = wait_until(lambda: agents_of(running.pid), "the agent")
     wait_until(lambda: children_of(agent), "the program")
-    inode = inode_of("/proc", str(agent), "ns/net")
-    running.signal(signal.SIGTERM)
-    assert running.finish().code == 0
-    assert inode not in set(namespaces_in_use())
+    with Path("/proc", str(agent), "ns/net").open("rb") as held:  # its inode is not given again
+        running.signal(signal.SIGTERM)
+        assert running.finish().code == 0
+        assert os.fstat(held.fileno()).st_ino not in list(_namespaces_in_use())
+
+
+def _namespaces_in_use() -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield (entry / "ns/net").stat().st_ino
 
 
 # --- what cannot be used --------------------------------------------------------------------------

@@ -140,14 +140,6 @@ def ask_within(name: str, ask: Callable[[], T]) -> T:
         return thread.submit(enter_and_ask).result()
 
 
-def namespaces_in_use() -> Iterator[int]:
-    """Yield the inodes of the network namespaces that processes are in; some come again."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # another user's, or it ended meanwhile
-                yield (entry / "ns/net").stat().st_ino
-
-
 @dataclass(frozen=True, slots=True)
 class Network:
     """A network namespace that a process keeps; ``prefix`` is a command that runs others there.
@@ -164,14 +156,19 @@ class Network:
         return {line.partition(":")[0].strip() for line in lines}
 
 
-def open_network(processes: Processes) -> Network:
-    """Make a network namespace, with nothing but a loopback interface that is down."""
-    is_root = os.geteuid() == 0
-    unshare, nsenter = require_tool("unshare"), require_tool("nsenter")
-    words = [unshare, "--net"] if is_root else [unshare, "--user", "--map-root-user", "--net"]
+def in_new_network(processes: Processes) -> list[str]:
+    """Return a command that runs another in a network of its own, as root there."""
+    words = [require_tool("unshare"), "--net"]
+    if os.geteuid() != 0:
+        words += ["--user", "--map-root-user"]
     trial = processes.run([*words, "true"])
     require(trial.code == 0, f"no network namespace can be made: {trial.err}")
-    keeper = processes.start([*words, "sh", "-c", "echo made; exec cat"])
+    return words
+
+
+def open_network(processes: Processes) -> Network:
+    """Make a network namespace, with nothing but a loopback interface that is down."""
+    keeper = processes.start([*in_new_network(processes), "sh", "-c", "echo made; exec cat"])
     assert keeper.line() == "made"
-    enter = ["--net"] if is_root else ["--user", "--preserve-credentials", "--net"]
-    return Network(keeper.pid, (nsenter, "--target", str(keeper.pid), *enter))
+    enter = ["--net"] if os.geteuid() == 0 else ["--user", "--preserve-credentials", "--net"]
+    return Network(keeper.pid, (require_tool("nsenter"), "--target", str(keeper.pid), *enter))
