@@ -279,10 +279,10 @@ class Reloads:
         """Return what a service says of itself."""
         return report_of(self.running, self._reports[name])
 
-    def reload(self, **more: str) -> tuple[int, str, str]:
+    def reload(self, tail: str = "", **more: str) -> tuple[int, str, str]:
         """Have only these services, and this in their namespaces; code and outputs."""
         text = "".join(lonely(name, self._reports[name], some) for name, some in more.items())
-        (self._directory / "meshfd.toml").write_text(text)
+        (self._directory / "meshfd.toml").write_text(text + tail)
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self._directory)}
         done = self._processes.run([*COMMAND, "reload"], env=environment)
         return done.code, done.out, done.err
@@ -325,7 +325,28 @@ def test_refused_reload(processes: Processes, tmp_path: Path, network: Network) 
     )
     assert alive(shop["pid"])
     assert network.interfaces() == {"lo", "shop", "web", "taken", "far"}
-    inside = Path("/proc", str(shop["pid"]), "net/fib_trie").read_text()
-    assert "10.66.0.2" in inside
+    assert "10.66.0.2" in addresses_seen_by(shop["pid"])
     end(run.running)
     assert network.interfaces() == {"lo", "taken", "far"}
+
+
+def test_reload_refused_afterwards(processes: Processes, tmp_path: Path, network: Network) -> None:
+    """When namespaces are made anew, and a socket then cannot be opened, all is as it was."""
+    run = Reloads(processes, tmp_path, network)
+    shop, web = run.seen("shop"), run.seen("web")
+    nobodys = '[[service.in-web.listen]]\naddress = "192.0.2.1:80"\n'
+    code, _, error = run.reload(nobodys, shop="", web="forwarding = true")
+    assert (code, error) == (
+        1,
+        "meshfd: cannot listen on 192.0.2.1:80: Cannot assign requested address\n",
+    )
+    assert network.interfaces() == {"lo", "shop", "web"}
+    for one in (shop, web):
+        assert "10.66.0.2" in addresses_seen_by(one["pid"])
+    end(run.running)
+    assert network.interfaces() == ONLY_LOOPBACK
+
+
+def addresses_seen_by(pid: int) -> str:
+    """Return the IPv4 addresses of the namespace that a process is in, in some text (proc(5))."""
+    return Path("/proc", str(pid), "net/fib_trie").read_text()
