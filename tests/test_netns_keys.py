@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from meshfd.model import Link, LinkEnd, Namespace
+from meshfd.netns_plan import netns_of
 from tests.support.configured import Faults, Load
 
 SERVICE = '[service.a]\ncommand = ["a"]\nnetns = "shop"\n'
@@ -71,6 +72,20 @@ def test_every_key(load: Load) -> None:
         "/run/netns/blue",
         "/run/netns/shop",
     ]
+
+
+def test_names_have_their_meaning_everywhere(load: Load) -> None:
+    """Listening sockets, upstreams and a transition name, and use, declared ones as services do."""
+    loaded = load(
+        '[service.a]\ncommand = ["a"]\ntransition = { ipv4_netns = "old" }\n'
+        'listen = [{ address = ":80", netns = "front" }]\n',
+        '[upstream.u]\naddresses = ["10.0.0.1:80"]\nendpoints = ["10.0.0.2:80"]\nnetns = "back"\n'
+        "[netns.old]\n[netns.front]\n[netns.back]\n"
+        '[netns.back.links.e]\npeer = { name = "p", netns = "host" }\n',
+    )
+    (service,) = loaded.services
+    assert netns_of(service) == {"old", "front", "back"}
+    assert loaded.namespaces[2].links == (Link(LinkEnd("back", "e"), LinkEnd(None, "p")),)
 
 
 def test_the_order_of_routes_means_nothing(load: Load) -> None:
@@ -157,7 +172,7 @@ LINK_FAULTS = [
     ),
     (
         'peer = { name = "p", netns = "new" }',
-        '5: netns.shop.links.e.peer.netns: "new" is for services; name a namespace, such as',
+        "5: netns.shop.links.e.peer.netns: a new one has nothing but its loopback device; ",
     ),
     (
         'peer = { name = "e", netns = "shop" }',
@@ -219,7 +234,11 @@ def test_loopback_is_taken(faults: Faults) -> None:
         ),
         (
             '[netns.shop]\n[netns.new]\nlinks.e.peer = { name = "p", netns = "shop" }',
-            '5: netns.new: "new" is what a service writes for one of its own; rename this',
+            '5: netns.new: "new" has a meaning of its own in netns = "new"; rename this',
+        ),
+        (
+            '[netns.shop]\n[netns.host]\nlinks.e.peer = { name = "p", netns = "shop" }',
+            '5: netns.host: "host" has a meaning of its own in netns = "host"; rename this',
         ),
     ],
 )
