@@ -10,6 +10,7 @@ difference decides how deep the change goes:
     command, user, environment, log...           the program is restarted, its sockets stay open
     strict, track, transparent, io_uring         a new agent, because a filter cannot be changed
     cgroup, netns                                likewise: sockets stay where they were made
+    a network namespace that meshfd makes        likewise, for all services in it
     routes that need another filter              likewise (`meshfd.features`)
 
 Listening sockets are the same when name, address and backlog are. A socket that takes the port of
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 from meshfd.errors import ControlError
 from meshfd.features import features_of_service
 from meshfd.model import Configuration, ListeningSocket, Service
+from meshfd.netns_plan import mix_namespaces, netns_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -130,8 +132,9 @@ def plan_changes(old: Configuration, new: Configuration) -> Plan:
     """Compare what runs with what shall."""
     before = {service.name: service for service in old.services}
     after = {service.name: service for service in new.services}
+    remade = _remade(old, new)
     kept = [
-        Change(before[name], service, _depth(before[name], service))
+        Change(before[name], service, _depth(before[name], service, remade))
         for name, service in after.items()
         if name in before
     ]
@@ -163,11 +166,20 @@ def restrict(old: Configuration, new: Configuration, names: Iterable[str]) -> Co
         if name not in named or name in after
     ]
     kept += [service for name, service in after.items() if name in named - before.keys()]
-    return replace(new, services=tuple(kept))
+    unnamed = [service for service in kept if service.name not in named]
+    return replace(new, services=tuple(kept), namespaces=mix_namespaces(old, new, unnamed))
 
 
-def _depth(old: Service, new: Service) -> Depth:
+def _remade(old: Configuration, new: Configuration) -> set[str]:
+    """Names of the namespaces that are there, and are made anew."""
+    before = {one.name: one for one in old.namespaces}
+    return {one.name for one in new.namespaces if before.get(one.name, one) != one}
+
+
+def _depth(old: Service, new: Service, remade: Collection[str]) -> Depth:
     differing = {f.name for f in fields(Service) if getattr(old, f.name) != getattr(new, f.name)}
+    if not netns_of(new).isdisjoint(remade):
+        return Depth.AGENT
     if not differing:
         return Depth.NONE
     change = Change(old, new, Depth.LIVE)

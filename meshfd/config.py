@@ -1,9 +1,10 @@
 """From TOML files to a `Configuration`, or to every reason why there is none.
 
 Theory of operation: each file is parsed by itself; then upstreams are read, because routes name
-them, and then services. A fault is recorded where it is found and reading goes on with what is
-left, so that one run shows all there is to mend. Where a file could not be parsed, names that are
-not known are not held against the others. Only when no fault was found is there a result.
+them, and network namespaces; and then services. A fault is recorded where it is found and reading
+goes on with what is left, so that one run shows all there is to mend. Where a file could not be
+parsed, names that are not known are not held against the others. Only when no fault was found is
+there a result.
 
 Relative paths are relative to the folder of the file that they stand in. Nothing of the process's
 environment counts, but for that folder and the environment files: two configurations are equal
@@ -42,6 +43,7 @@ from meshfd.model import (
     Destination,
     IPAddress,
     ListeningSocket,
+    Namespace,
     Redirect,
     Route,
     Service,
@@ -49,6 +51,8 @@ from meshfd.model import (
     Upstream,
 )
 from meshfd.netns import NEW, OWN_PATH
+from meshfd.netns_keys import NamespaceReader
+from meshfd.netns_plan import NAMESPACES_MAX, used_namespaces
 from meshfd.routes import check_name, check_route, parse_destination, parse_target
 from meshfd.toml_tables import Key, Place, Source, convert, parse_each, read_source, read_table
 from meshfd.wording import quote, suggest
@@ -59,6 +63,7 @@ LISTEN_MAX = 64
 _DESTINATION_HINT = 'a destination such as "10.0.0.1:80"'
 _TARGET_HINT = 'a target, such as "10.0.0.1:80" = "127.0.0.1:8080", with the destination quoted'
 _SECTIONS = {
+    "netns": Key("netns", Table, "[netns.NAME] tables"),
     "service": Key("service", Table, "[service.NAME] tables"),
     "upstream": Key("upstream", Table, "[upstream.NAME] tables"),
 }
@@ -97,12 +102,18 @@ class _Loader:
     def load(self, paths: Iterable[Path]) -> Configuration:
         """Read everything; what comes back counts only if there are no faults."""
         sources = self._read_sources(paths)
+        netns_places = _declared(sources, "netns")
+        for source in sources:
+            source.netns.update(netns_places)
         for name, place in _declared(sources, "upstream").items():
             self.upstreams[name] = self._upstream(name, place)
+        reader = NamespaceReader()
+        namespaces = tuple(reader.read(name, place) for name, place in netns_places.items())
         places = _declared(sources, "service")
         services = tuple(self._service(name, place) for name, place in places.items())
         self._check_dependencies(services, places)
-        return Configuration(services, tuple(self.upstreams.values()))
+        self._check_namespaces(namespaces, services, netns_places)
+        return Configuration(services, tuple(self.upstreams.values()), namespaces)
 
     def _read_sources(self, paths: Iterable[Path]) -> list[Source]:
         sources = []
@@ -190,6 +201,21 @@ class _Loader:
             text = 'a service without "cgroup" has none of its own to limit; write that, too'
             place.at("cgroup_limits").fault(text)
         return Service(**fields)
+
+    def _check_namespaces(
+        self,
+        namespaces: Sequence[Namespace],
+        services: Iterable[Service],
+        places: Mapping[str, Place],
+    ) -> None:
+        for one in namespaces[NAMESPACES_MAX:]:
+            places[one.name].fault(f"{NAMESPACES_MAX} namespaces are the most; drop some")
+        used = used_namespaces(namespaces, services)
+        for one in namespaces:
+            if one not in used and self.is_complete:
+                places[one.name].fault(
+                    f"no service uses it; drop it, or give a service netns = {quote(one.name)}"
+                )
 
     def _check_cgroup(self, path: str, place: Place) -> None:
         """A cgroup is one service's own, with all that is in it."""

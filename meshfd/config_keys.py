@@ -147,19 +147,21 @@ def _env_file(value: str | list[str], place: Place) -> dict[str, str]:
     return variables
 
 
-def _netns(text: str, place: Place) -> str:
-    """``NEW``, or a path; a name is one of ip-netns(8)."""
+def read_netns(text: str, place: Place) -> str:
+    """``NEW``, the name of one that is declared, or a path; another name is one of ip-netns(8)."""
     if text == NEW:
         return NEW
+    if text in place.source.netns:
+        return text
     return str(_path(path_of(text), place))
 
 
 def existing_netns(text: str, place: Place) -> str:
-    """A path, as `_netns` reads it."""
-    path = _netns(text, place)
-    if path == NEW:
+    """A name or path, as `read_netns` reads it."""
+    netns = read_netns(text, place)
+    if netns == NEW:
         raise ValueError("a new one has nothing but its loopback device; name one that is there")
-    return path
+    return netns
 
 
 def _transition(table: Table, place: Place) -> Transition | None:
@@ -226,7 +228,7 @@ SERVICE_KEYS = {
     "working_dir": Key("working_dir", _Text, "a path", _path),
     "user": _text("user", "a user's name"),
     "group": _text("group", "a group's name"),
-    "netns": Key("netns", _Text, 'a network namespace: "new", a name, or a path', _netns),
+    "netns": Key("netns", _Text, 'a network namespace: "new", a name, or a path', read_netns),
     "transition": Key(
         "transition", Table, 'a table such as { ipv4_netns = "egress" }', _transition
     ),

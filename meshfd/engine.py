@@ -655,6 +655,31 @@ class SignalReader:
         return ReceivedSignal(signo[0], code[0] > 0, pid[0]) if n == 1 else None
 
 
+def make_netns() -> None:
+    """Move this thread to a network namespace that is new.
+
+    Raises:
+        OSError: EPERM: that needs CAP_SYS_ADMIN; ENOSPC: there are too many.
+
+    """
+    _check(lib.mfd_engine_netns_enter(-1))
+
+
+def enter_netns(netns_fd: int) -> None:
+    """Move this thread to a network namespace.
+
+    Raises:
+        OSError: EPERM: that needs CAP_SYS_ADMIN; EINVAL: the fd is something else.
+
+    """
+    _check(lib.mfd_engine_netns_enter(netns_fd))
+
+
+def _check(error: int) -> None:
+    if error < 0:
+        raise OSError(-error, os.strerror(-error))
+
+
 def filter_words(features: Features) -> tuple[int, ...]:
     """The seccomp filter of a service, as the 8-byte words of its struct sock_filter."""
     words = ffi.new("uint64_t[]", lib.MFD_ENGINE_FILTER_MAX)

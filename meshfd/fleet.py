@@ -16,6 +16,7 @@ import trio
 from meshfd.cgroups import Cgroups
 from meshfd.errors import ControlError
 from meshfd.lifecycle import Lifecycle
+from meshfd.namespaces import Namespaces
 from meshfd.order import start_order, with_dependencies
 from meshfd.service import ManagedService, State, Surroundings
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class Fleet:
-    """The services by name. Their tasks run in the nursery that is given."""
+    """The services by name. Their tasks run in the nursery that is given.
+
+    ``namespaces`` are those that they live in; who changes the configuration changes them.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,10 @@ class Fleet:
     ) -> None:
         self._nursery = nursery
         self._services: dict[str, ManagedService] = {}
-        self._around = Surroundings(pulse, Cgroups(), control, environment, self.find, on_ended)
+        self.namespaces = Namespaces()
+        self._around = Surroundings(
+            pulse, Cgroups(), self.namespaces, control, environment, self.find, on_ended
+        )
 
     def find(self, name: str) -> ManagedService:
         """The service of this name.

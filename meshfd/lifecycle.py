@@ -101,6 +101,7 @@ class Lifecycle:
             ipv4_netns=None if service.transition is None else service.transition.ipv4_netns,
             uid=owner.uid,
             gid=owner.gid,
+            open_netns=managed.around.namespaces.open,
         )
         async with self._open_agent(options) as agent:
             runner = Runner(managed.name, agent, self._pulse, lambda: self._wishes.hurry)

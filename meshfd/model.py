@@ -10,11 +10,19 @@ from __future__ import annotations
 import enum
 import signal
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from pathlib import Path
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+IPInterface = IPv4Interface | IPv6Interface
 
 PORT_MAX = 65535
 
@@ -252,11 +260,47 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """One end of a link: an interface. ``netns`` is as a service's; None: meshfd's own.
+
+    ``routes`` are destinations, each with the gateway that leads there, of the same family.
+    """
+
+    netns: str | None
+    name: str
+    addresses: tuple[IPInterface, ...] = ()
+    routes: tuple[tuple[IPNetwork, IPAddress], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A wire between two interfaces (veth(4)); ``end`` is in the namespace that has the link.
+
+    ``mtu`` is in bytes, of both ends; None: as the kernel has it.
+    """
+
+    end: LinkEnd
+    peer: LinkEnd
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A network namespace that meshfd makes; with ``forwarding`` it is a router."""
+
+    name: str
+    links: tuple[Link, ...] = ()
+    forwarding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything that `meshfd run` was given, in the order of the files.
 
     A service's ``routes`` already hold the routes of every upstream's addresses, after its own.
+    Where a ``netns`` is the name of one of ``namespaces``, that one is meant; else it is a path.
     """
 
     services: tuple[Service, ...]
     upstreams: tuple[Upstream, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()

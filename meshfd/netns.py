@@ -77,6 +77,8 @@ def refusal(netns: str, number: int) -> ServiceError:
     advice = ""
     if number == errno.EPERM:
         advice = "; this needs CAP_SYS_ADMIN: run meshfd as root"
+        if netns == NEW:
+            advice += ", or in a user namespace (unshare -Urn)"
     elif number == errno.ENOSPC:
         advice = "; raise user.max_net_namespaces"
     elif number == errno.EADDRNOTAVAIL:

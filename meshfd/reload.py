@@ -1,12 +1,12 @@
 """Carry a new configuration out while services run.
 
 Theory of operation: everything that can be refused is tried first, and then nothing has changed:
-programs are looked up, new agents started, limits of cgroups written and new listening sockets
-opened beside the old. Only a socket whose address is taken, and whose port one of ours gives up,
-has to wait. Then, in this order: services that went, or need a new agent, are stopped; what had to
-wait is opened; routes are replaced and sockets that went closed; programs whose description
-changed are restarted and new services started. Whether they get ready is not waited for: the log
-and the status say it.
+programs are looked up, network namespaces made, new agents started, limits of cgroups written and
+new listening sockets opened beside the old. Only a socket whose address is taken, and whose port
+one of ours gives up, has to wait. Then, in this order: services that went, or need a new agent, are
+stopped; what had to wait is opened; routes are replaced and sockets that went closed; programs
+whose description changed are restarted and new services started. Whether they get ready is not
+waited for: the log and the status say it.
 
 If something is refused, everything is put back: limits are as they were, and where what had to wait
 cannot be opened after all, the sockets and services that had to go are there again, as they were,
@@ -55,6 +55,7 @@ async def apply_plan(
     running = {change.new.name for change in plan.changed if _runs(change, fleet)}
     failed = {change.new.name for change in plan.changed if _tries_again(change, fleet)}
 
+    await fleet.namespaces.change(new)
     attempt = _Attempt(fleet, _ports_given_up(plan))
     try:
         for service in [*plan.added, *(change.new for change in replaced)]:
@@ -70,6 +71,7 @@ async def apply_plan(
         if again:
             raise ServiceError(f"{error}; started again as before: {', '.join(again)}") from error
         raise
+    await fleet.namespaces.settle()
     for managed in attempt.staged:
         fleet.adopt(managed)
     for change in kept:
@@ -164,6 +166,7 @@ class _Attempt:
         """Have everything as it was; the names of services that had to be started again."""
         for managed in self.staged:
             await self._fleet.discard(managed)
+        await self._fleet.namespaces.put_back()
         for runner, listening in self._opened:
             await _quietly(runner.close(listening))
         for runner, listening in self._closed:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from meshfd.cgroups import Cgroup, Cgroups
     from meshfd.model import ListeningSocket, Service
+    from meshfd.namespaces import Namespaces
     from meshfd.pulse import Pulse
     from meshfd.runner import Runner
 
@@ -60,6 +61,7 @@ class Surroundings:
 
     pulse: Pulse
     cgroups: Cgroups
+    namespaces: Namespaces
     control: Path
     environment: Mapping[str, str]
     find: Callable[[str], ManagedService]

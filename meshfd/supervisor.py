@@ -2,7 +2,8 @@
 
 Theory of operation: the agents are started and every listening socket is opened before any program
 is, so that clients can queue from the first moment, and what cannot be opened stops everything
-while nothing runs. Then services start, and the supervisor waits for its end, which is the first of
+while nothing runs; network namespaces are made before that. Then services start, and the supervisor
+waits for its end, which is the first of
 
     SIGTERM, SIGINT                       status 0; a second one kills at once
     a service with on_exit = "stop-all"   its status, 128+n for a signal
@@ -95,6 +96,7 @@ class Supervisor:
                 except MeshfdError as error:
                     failure = error
                 nursery.cancel_scope.cancel()
+            await self._fleet.namespaces.close()
         if failure is not None:
             raise failure
         return self._status or 0
@@ -107,6 +109,8 @@ class Supervisor:
                 return
             services = {one.name: one for one in configuration.services}
             check_launches(list(services.values()), self._environment, self._control)
+            if not await self._make_namespaces(configuration):
+                return
             for name in start_order({n: one.depends_on for n, one in services.items()}):
                 await self._fleet.add(services[name])
             self._configuration = configuration
@@ -120,6 +124,14 @@ class Supervisor:
             if self._status is None:
                 return await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
         return None
+
+    async def _make_namespaces(self, configuration: Configuration) -> bool:
+        """Make what services shall live in; False when the end comes first."""
+        with trio.CancelScope() as self._load_scope:
+            if self._status is None:
+                await self._fleet.namespaces.change(configuration)
+                await self._fleet.namespaces.settle()
+        return self._status is None
 
     async def _take_signals(self, signals: AsyncIterable[int]) -> None:
         async for signo in signals:

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +36,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file: its name as it was given, its content, and the faults of all files together."""
+    """One file: its name as it was given, its content, and the faults of all files together.
+
+    ``netns`` are the names of the network namespaces that the files declare together.
+    """
 
     file: Path
     document: dict[str, Any]
     lines: Mapping[toml_lines.Path, int]
     faults: list[Fault]
+    netns: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

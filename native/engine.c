@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -68,4 +69,11 @@ int mfd_engine_signals_next(int signal_fd, int *ret_signo, int *ret_code, int *r
     *ret_code = info.ssi_code;
     *ret_pid = (int)info.ssi_pid;
     return 1;
+}
+
+int mfd_engine_netns_enter(int netns_fd)
+{
+    int error = netns_fd < 0 ? unshare(CLONE_NEWNET) : setns(netns_fd, CLONE_NEWNET);
+
+    return error < 0 ? -errno : 0;
 }

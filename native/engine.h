@@ -26,6 +26,9 @@ int mfd_engine_signals_open(uint64_t signals);
 /* The next one: its number, siginfo's si_code and the sender's pid. Returns 1, 0 when none waits, or
  * -errno. */
 int mfd_engine_signals_next(int signal_fd, int *ret_signo, int *ret_code, int *ret_pid);
+
+/* Move this thread to a network namespace, or, with -1, to a new one; 0 or -errno. */
+int mfd_engine_netns_enter(int netns_fd);
 /* cdef end */
 
 #endif

@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from meshfd.config import load_configuration
+from meshfd.errors import ConfigError
+from meshfd.model import Configuration
 from tests.support.builds import Builds
 from tests.support.command import Meshfd, find_meshfd
+from tests.support.configured import Faults, Load
 from tests.support.netns import enter_private_network
 from tests.support.processes import Processes, adopt_orphans
 from tests.support.programs import Programs
@@ -113,3 +117,30 @@ def http_server() -> Iterator[HttpServer]:
     """Return an HTTP server."""
     with HttpServer() as server:
         yield server
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load texts as files a.toml, b.toml, ... of the folder that is the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def load_texts(*texts: str) -> Configuration:
+        files = [Path(f"{chr(ord('a') + n)}.toml") for n in range(len(texts))]
+        for file, text in zip(files, texts, strict=True):
+            file.write_text(text, encoding="utf-8")
+        return load_configuration(files)
+
+    return load_texts
+
+
+@pytest.fixture
+def faults(load: Load) -> Faults:
+    """The faults of texts, as lines."""
+
+    def load_faults(*texts: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(*texts)
+        assert str(caught.value) == "\n".join(str(fault) for fault in caught.value.faults)
+        return [str(fault) for fault in caught.value.faults]
+
+    return load_faults

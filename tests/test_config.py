@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from ipaddress import ip_address
@@ -44,38 +43,7 @@ from meshfd.model import (
 )
 from meshfd.routes import format_destination, parse_destination, parse_target
 from meshfd.toml_lines import locate
-
-Load = Callable[..., Configuration]
-
-
-@pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Load texts as files a.toml, b.toml, ... of the folder that is the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def load_texts(*texts: str) -> Configuration:
-        files = [Path(f"{chr(ord('a') + n)}.toml") for n in range(len(texts))]
-        for file, text in zip(files, texts, strict=True):
-            file.write_text(text, encoding="utf-8")
-        return load_configuration(files)
-
-    return load_texts
-
-
-@pytest.fixture
-def faults(load: Load) -> Callable[..., list[str]]:
-    """The faults of texts, as lines."""
-
-    def load_faults(*texts: str) -> list[str]:
-        with pytest.raises(ConfigError) as caught:
-            load(*texts)
-        assert str(caught.value) == "\n".join(str(fault) for fault in caught.value.faults)
-        return [str(fault) for fault in caught.value.faults]
-
-    return load_faults
-
-
-Faults = Callable[..., list[str]]
+from tests.support.configured import Faults, Load
 
 
 def address(ip: str, port: int) -> SocketAddress:

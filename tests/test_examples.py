@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.command import COMMAND
 from tests.support.need import require_tool
+from tests.support.netns import in_new_network
 from tests.support.processes import Finished, Processes, Program
 from tests.support.servers import free_port
 from tests.support.waiting import DEADLINE_S, wait_until
@@ -26,6 +27,7 @@ EXAMPLES: Final = sorted(path.name for path in (ROOT / "conf").glob("*.toml"))
 RUN_HERE: Final = [
     "activation.toml",
     "demo.toml",
+    "namespaces.toml",
     "redirect.toml",
     "services.toml",
     "unix-and-udp.toml",
@@ -64,10 +66,11 @@ class Example:
             self._ports[str(written)] = str(free_port())
         return int(self._ports[str(written)])
 
-    def run(self, name: str) -> Program:
-        """Start ``meshfd run``."""
+    def run(self, name: str, *, prefix: Sequence[str] = ()) -> Program:
+        """Start ``meshfd run``. ``prefix``: a command that runs it."""
         return self._processes.start(
-            [*COMMAND, "run", str(self._directory / "conf" / name)], env=self._environment
+            [*prefix, *COMMAND, "run", str(self._directory / "conf" / name)],
+            env=self._environment,
         )
 
     def meshfd(self, *words: str) -> str:
@@ -199,6 +202,18 @@ def test_unix_and_udp(example: Example) -> None:
     assert [line for line in done.out.splitlines() if " says " in line] == [
         "app says hello and is 127.66.0.1 80",
         "clock says late and is 127.66.0.1 37",
+    ]
+    example.see_nothing_left()
+
+
+@pytest.mark.live
+def test_namespaces(example: Example, processes: Processes) -> None:
+    """Its client reaches the shop by the router, with both families."""
+    done = example.run("namespaces.toml", prefix=in_new_network(processes)).finish()
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if " was reached " in line] == [
+        "10.66.0.2 was reached from 10.67.0.2",
+        "fd00:66::2 was reached from fd00:67::2",
     ]
     example.see_nothing_left()
 

@@ -16,11 +16,10 @@ from typing import Final
 
 import pytest
 
-from tests.support.configured import report_of, start_run, toml_command
+from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.need import require_root
-from tests.support.netns import open_named
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
-from tests.support.processes import Processes, Program, agents_of, children_of
+from tests.support.processes import Processes, agents_of, children_of
 from tests.support.waiting import wait_until
 
 # Says where its sockets are: made, UDP, handed, redirected to its own server, and accepted there.
@@ -54,13 +53,6 @@ def netns_cookie() -> int:
     """Return the cookie of our own namespace."""
     with socket.socket() as one:
         return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
-
-
-@pytest.fixture
-def named() -> Iterator[str]:
-    """Make a namespace by name, with its loopback interface up."""
-    with open_named() as name:
-        yield name
 
 
 def service(netns: str, command: list[str], more: str = "") -> str:
@@ -119,10 +111,10 @@ def test_new_one_ends_with_the_service(processes: Processes, tmp_path: Path) -> 
     running = start_run(processes, tmp_path, service("new", ["sleep", "1000"]))
     (agent,) = wait_until(lambda: agents_of(running.pid), "the agent")
     wait_until(lambda: children_of(agent), "the program")
-    inode = inode_of("/proc", str(agent), "ns/net")
-    running.signal(signal.SIGTERM)
-    assert running.finish().code == 0
-    assert inode not in list(_namespaces_in_use())
+    with Path("/proc", str(agent), "ns/net").open("rb") as held:  # its inode is not given again
+        running.signal(signal.SIGTERM)
+        assert running.finish().code == 0
+        assert os.fstat(held.fileno()).st_ino not in list(_namespaces_in_use())
 
 
 def _namespaces_in_use() -> Iterator[int]:
@@ -133,14 +125,6 @@ def _namespaces_in_use() -> Iterator[int]:
 
 
 # --- what cannot be used --------------------------------------------------------------------------
-
-
-def refused(running: Program) -> str:
-    """Return the one line that meshfd says when nothing was started."""
-    done = running.finish()
-    assert done.code != 0
-    (line,) = done.err.splitlines()
-    return line
 
 
 def test_missing(processes: Processes, tmp_path: Path) -> None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from meshfd.model import Configuration
 from tests.support.command import COMMAND
 from tests.support.processes import Processes, Program
 from tests.support.waiting import wait_until
+
+Load = Callable[..., Configuration]
+"""Reads texts as one configuration: the fixture ``load``."""
+
+Faults = Callable[..., list[str]]
+"""Reads texts; their faults, as lines: the fixture ``faults``."""
 
 
 def toml_command(words: Sequence[str]) -> str:
@@ -41,3 +48,11 @@ def report_of(running: Program, report: Path) -> dict[str, Any]:
 
     wait_until(is_there, "the program's report")
     return dict(json.loads(report.read_text()))
+
+
+def refused(running: Program) -> str:
+    """Return the one line that meshfd says when nothing was started."""
+    done = running.finish()
+    assert done.code != 0
+    (line,) = done.err.splitlines()
+    return line

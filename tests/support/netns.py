@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.need import require_root, require_tool
+from tests.support.need import require, require_root, require_tool
+from tests.support.processes import Processes
 
 T = TypeVar("T")
 
@@ -137,3 +138,37 @@ def ask_within(name: str, ask: Callable[[], T]) -> T:
 
     with ThreadPoolExecutor(1) as thread:  # the thread ends with the block
         return thread.submit(enter_and_ask).result()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network namespace that a process keeps; ``prefix`` is a command that runs others there.
+
+    For an ordinary user a user namespace comes with it, in which he is root.
+    """
+
+    keeper: int
+    prefix: tuple[str, ...]
+
+    def interfaces(self) -> set[str]:
+        """Return the names of the interfaces there."""
+        lines = Path("/proc", str(self.keeper), "net/dev").read_text().splitlines()[2:]
+        return {line.partition(":")[0].strip() for line in lines}
+
+
+def in_new_network(processes: Processes) -> list[str]:
+    """Return a command that runs another in a network of its own, as root there."""
+    words = [require_tool("unshare"), "--net"]
+    if os.geteuid() != 0:
+        words += ["--user", "--map-root-user"]
+    trial = processes.run([*words, "true"])
+    require(trial.code == 0, f"no network namespace can be made: {trial.err}")
+    return words
+
+
+def open_network(processes: Processes) -> Network:
+    """Make a network namespace, with nothing but a loopback interface that is down."""
+    keeper = processes.start([*in_new_network(processes), "sh", "-c", "echo made; exec cat"])
+    assert keeper.line() == "made"
+    enter = ["--net"] if os.geteuid() == 0 else ["--user", "--preserve-credentials", "--net"]
+    return Network(keeper.pid, (require_tool("nsenter"), "--target", str(keeper.pid), *enter))
