@@ -17,7 +17,7 @@ import pytest
 
 from tests.differential.runs import ELSEWHERE
 from tests.support.command import VIRTUAL, address_of, way_to
-from tests.support.configured import report_of, start_run, toml_command
+from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.need import require_root
 from tests.support.netns import ask_within
 from tests.support.processes import Processes, sleeps_in_select
@@ -39,7 +39,7 @@ for family, address in (socket.AF_INET, host), (socket.AF_INET6, "::ffff:" + hos
         assert result == (0 if blocking else 115)  # EINPROGRESS
         select.select([one], [], [], 20)
         said.append([one.getsockname()[0], one.getpeername()[0], one.recv(100).decode()])
-pathlib.Path(report + ".new").write_text(json.dumps(said))
+pathlib.Path(report + ".new").write_text(json.dumps({"said": said}))
 os.rename(report + ".new", report)
 """
 
@@ -93,7 +93,7 @@ def test_upstream(keys: str, processes: Processes, tmp_path: Path, place: Transi
         more = f"{keys}\n{route}{upstream('far', place.egress, *endpoints)}"
         command = [sys.executable, "-c", CLIENT, VIRTUAL, str(report)]
         running = start_run(processes, tmp_path, service(command, more))
-        said = report_of(running, report)
+        said = report_of(running, report)["said"]
         assert running.finish().code == 0
     peer = VIRTUAL if "transparent" in keys else SERVER4
     expected = [EGRESS4, peer, "hello\n"], [f"::ffff:{EGRESS4}", f"::ffff:{peer}", "hello\n"]
@@ -106,7 +106,7 @@ def test_listening(bound: str, processes: Processes, tmp_path: Path, place: Tran
     more = f'[[service.web.listen]]\naddress = "{bound}:8000"\nnetns = "{place.egress}"\n'
     command = [sys.executable, "-c", SERVER, bound]
     running = start_run(processes, tmp_path, service(command, more))
-    wait_until(lambda: "started" in running.errors, "the daemon")
+    wait_until(lambda: "started" in running.errors(), "the daemon")
     with socket.create_connection((EGRESS4, 8000), 20) as client:
         home, *others = json.loads(client.makefile().read())
     there = ask_within(place.egress, _netns_cookie)
@@ -125,9 +125,7 @@ def test_address_in_use(processes: Processes, tmp_path: Path, place: Transition)
     with ask_within(place.egress, lambda: socket.create_server((EGRESS4, 0))) as taken:
         address = address_of(taken)
         more = f'[[service.web.listen]]\naddress = "{address}"\nnetns = "{place.egress}"\n'
-        done = start_run(processes, tmp_path, service(["true"], more)).finish()
-    assert done.code == 1
-    (line,) = done.err.splitlines()
+        line = refused(start_run(processes, tmp_path, service(["true"], more)))
     where = f"in network namespace /run/netns/{place.egress}"
     assert f"cannot listen on {address} {where}: Address already in use" in line
 
@@ -143,7 +141,7 @@ def test_reload(processes: Processes, tmp_path: Path, place: Transition) -> None
             )
 
         running = start_run(processes, tmp_path, text("pass"))
-        wait_until(lambda: running.line() == "Network is unreachable", "a failure")
+        wait_until(lambda: running.line() == "Connection refused", "a failure")
         first = upstream("first", place.egress, address_of(one.listening))
         second = upstream("second", "host", address_of(two.listening))
         for n_agents, (answer, new) in enumerate(
@@ -155,7 +153,7 @@ def test_reload(processes: Processes, tmp_path: Path, place: Transition) -> None
             (tmp_path / "meshfd.toml").write_text(new)
             running.signal(signal.SIGHUP)
             wait_until(lambda: running.line() == answer, "an answer")  # noqa: B023 -- at once
-            assert running.errors.count("started pid") == 2, n_agents
+            assert running.errors().count("started pid") == 2, n_agents
         running.signal(signal.SIGTERM)
         running.wait()
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from tests.support.cgroups import new_place
-from tests.support.configured import report_of, start_run
+from tests.support.configured import refused, report_of, start_run
 from tests.support.need import require_root
 from tests.support.netns import ask_within, open_named, within
 from tests.support.ordinary_user import NOBODY
@@ -233,9 +233,7 @@ def test_faults(
     wrong = Transition(place.service, egress.format(**names))
     touched = tmp_path / "touched"
     running = start_run(processes, tmp_path, wrong.configuration(["touch", str(touched)]))
-    done = running.finish()
-    assert done.code == 1
-    (line,) = done.err.splitlines()
+    line = refused(running)
     assert expected.format(**names) in line
     assert "legacy" in line
     assert not touched.exists()
