@@ -181,10 +181,13 @@ def _check(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     import json
 
-    from meshfd.table import format_status
+    from meshfd.table import format_connections, format_status
 
-    status = _ask("status", [])
-    text = json.dumps(status, indent=2) if options.json else format_status(status)
+    command, to_text = (
+        ("connections", format_connections) if options.connections else ("status", format_status)
+    )
+    status = _ask(command, [])
+    text = json.dumps(status, indent=2) if options.json else to_text(status)
     _say(f"{text}\n")
     return 0
 

@@ -42,6 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     status = _add(commands, "status", "services, their sockets and where their connections went")
     status.add_argument("--json", action="store_true", help="for scripts; fields are a promise")
+    status.add_argument(
+        "--connections",
+        action="store_true",
+        help="the sockets that are open now, and whose they are",
+    )
 
     for name, text in (
         ("start", "start services and what they depend on; return when they are ready"),

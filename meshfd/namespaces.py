@@ -18,24 +18,19 @@ Source: network_namespaces(7).
 
 from __future__ import annotations
 
-import array
-import contextlib
 import logging
 import os
-import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import trio
 
 from meshfd.errors import MeshfdError, ServiceError
+from meshfd.helper import ask_helper
 from meshfd.logs import event as log
 from meshfd.netns import open_netns
 from meshfd.netns_plan import (
-    NAMESPACES_MAX,
     Answer,
     Orders,
     Room,
@@ -50,8 +45,7 @@ if TYPE_CHECKING:
 
     from meshfd.model import Configuration, Link, Namespace
 
-CHUNK_BYTES: Final = 1 << 16
-_HELPER: Final = ("-P", "-m", "meshfd.netns_setup")
+_HELPER: Final = "meshfd.netns_setup"
 _OWN: Final = Room("meshfd's own network namespace", own=True)
 
 
@@ -230,65 +224,19 @@ def _close_all(fds: Mapping[str, int], *, but: Mapping[str, int] | None = None) 
 async def _tell_helper(orders: Orders, fds: list[int]) -> list[int]:
     """Have a helper process carry out orders, in which it inherits ``fds``; the fds of its answer.
 
-    It is out of reach of the terminal's keys. When we are cancelled it undoes what it did.
+    When we are cancelled it undoes what it did.
 
     Raises:
         ServiceError: it could not be done.
 
     """
-    ours, theirs = trio.socket.socketpair()
-    with ours:
-        with theirs:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, *_HELPER],
-                stdin=theirs.fileno(),
-                pass_fds=fds,
-                process_group=0,
-            )
-        try:
-            await _send_all(ours, msgspec.json.encode(orders))
-            answer, received = await _receive_all(ours)
-        finally:
-            ours.close()
-            with trio.CancelScope(shield=True):
-                await process.wait()
-    if not answer:
+    answer = await ask_helper(_HELPER, msgspec.json.encode(orders), fds)
+    if not answer.data:
         raise ServiceError(
             "the network namespaces are not set up: the process for that ended with status "
-            f"{process.returncode}"
+            f"{answer.exit_status}"
         )
-    error = msgspec.json.decode(answer, type=Answer).error
+    error = msgspec.json.decode(answer.data, type=Answer).error
     if error:
         raise ServiceError(error)
-    return received
-
-
-async def _send_all(channel: trio.socket.SocketType, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionError):  # it has ended: no answer comes
-        while data:
-            data = data[await channel.send(data) :]
-        channel.shutdown(socket.SHUT_WR)
-
-
-async def _receive_all(channel: trio.socket.SocketType) -> tuple[bytes, list[int]]:
-    """Everything up to the end, and the fds that came along, which are the caller's."""
-    data = b""
-    fds = array.array("i")
-    space = socket.CMSG_SPACE(NAMESPACES_MAX * fds.itemsize)
-    try:
-        while True:
-            got, ancillary, _, _ = await channel.recvmsg(
-                CHUNK_BYTES, space, socket.MSG_CMSG_CLOEXEC
-            )
-            for level, kind, content in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-            if not got:
-                return data, list(fds)
-            data += got
-    except BaseException as error:
-        for fd in fds:
-            os.close(fd)
-        if isinstance(error, ConnectionError):  # it was ended with orders unread
-            return b"", []
-        raise
+    return answer.fds

@@ -24,7 +24,7 @@ VERSION: Final = 1
 REQUEST_BYTES: Final = 64 * 1024
 ANSWER_BYTES: Final = 16 * 1024 * 1024
 UCRED: Final = struct.Struct("iII")  # SO_PEERCRED: pid, uid, gid (unix(7))
-COMMANDS: Final = frozenset({"status", "start", "stop", "restart", "reload"})
+COMMANDS: Final = frozenset({"status", "connections", "start", "stop", "restart", "reload"})
 
 Result = dict[str, Any]
 

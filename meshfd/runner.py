@@ -74,6 +74,11 @@ class Runner:
         self._sparing = Sparing()
 
     @property
+    def agent_pid(self) -> int:
+        """The agent's pid; the service's processes are its descendants."""
+        return self._agent.pid
+
+    @property
     def running(self) -> bool:
         """Whether the main process lives."""
         return self.pid is not None and self.code is None and not self.lost

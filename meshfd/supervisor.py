@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from meshfd.changes import plan_changes, restrict
+from meshfd.connections import report_connections
 from meshfd.control import serve_control
 from meshfd.errors import ControlError, MeshfdError
 from meshfd.fleet import Fleet
@@ -166,6 +167,8 @@ class Supervisor:
         names = list(request.names)
         if request.command == "status":
             return report_status(self._chosen(names))
+        if request.command == "connections":
+            return await report_connections(self._chosen(names), self._fleet.namespaces)
         if self._status is not None:
             raise ControlError("meshfd is stopping")
         if request.command == "reload":

@@ -45,6 +45,15 @@ def format_status(status: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def format_connections(answer: dict[str, Any]) -> str:
+    """The answer to a request for connections (`meshfd.connections`) as text."""
+    columns = ("service", "protocol", "local", "remote", "state", "netns", "pid", "cookie")
+    header = [name.upper() for name in columns]
+    rows = [[str(one[name]) or "-" for name in columns] for one in answer["connections"]]
+    text = format_table([header, *rows]) if rows else "no connections"
+    return f"{text}\n({answer['left_out']} more)" if answer["left_out"] else text
+
+
 def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as lines, their columns aligned; numbers to the right, all else to the left."""
     columns = list(zip(*rows, strict=True))
