@@ -245,18 +245,24 @@ class Agent:
 
         Raises:
             ValueError: the verdict is `Ask`, or no endpoint of it has a weight, or one is a unix
-                socket where no route of the program names one (`AgentOptions.features`).
+                socket or in another network namespace, where no route of the program names one
+                (`AgentOptions.features`).
+            ServiceError: a network namespace that it names cannot be used.
             AgentLostError: the agent is gone.
 
         """
         needed = features_of((Route(Destination(None), verdict),))
         if not self._options.features.cover(needed):
-            raise ValueError("a verdict can name a unix socket only if some route does")
+            raise ValueError(
+                "a verdict can name a unix socket, or another network namespace, only if some "
+                "route does"
+            )
         if isinstance(verdict, Redirect):
             upstream = verdict.upstream
             chosen = self._turns.take(upstream, engine.ENDPOINTS_MAX)
             verdict = Redirect(replace(upstream, endpoints=chosen))
-        await self._send(engine.encode_verdict(call, verdict), ())
+        netns_of = await self._places((Route(Destination(None), verdict),))
+        await self._send(engine.encode_verdict(call, verdict, netns_of), ())
 
     def statistics(self) -> Statistics:
         """The counters as they are now; also after the end."""

@@ -424,8 +424,10 @@ def encode_signal(seq: int, signo: int, *, everything: bool) -> bytes:
     return _packet(message)
 
 
-def encode_verdict(call: Call, verdict: Verdict) -> bytes:
-    """VERDICT on a call that waits.
+def encode_verdict(
+    call: Call, verdict: Verdict, netns_of: Callable[[Upstream, Endpoint], int] = _at_home
+) -> bytes:
+    """VERDICT on a call that waits; ``netns_of`` as in `compile_routes`.
 
     Raises:
         ValueError: the verdict is `Ask`, or names no endpoint or more than ENDPOINTS_MAX.
@@ -447,6 +449,7 @@ def encode_verdict(call: Call, verdict: Verdict) -> bytes:
             message.n_endpoints = len(endpoints)
             for index, endpoint in enumerate(endpoints):
                 _fill_endpoint(message.endpoints[index], endpoint.address)
+                message.endpoints[index].netns = netns_of(upstream, endpoint)
         case Ask():
             raise ValueError("a verdict cannot be Ask")
         case _:

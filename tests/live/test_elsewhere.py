@@ -10,11 +10,13 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+import meshfd
 from tests.differential.runs import ELSEWHERE
 from tests.support.command import VIRTUAL, address_of, way_to
 from tests.support.configured import refused, report_of, start_run, toml_command
@@ -190,3 +192,51 @@ def test_waited_for(
         done = running.finish()
     assert done.lines == ["connect: ECONNREFUSED", *expected]
     assert "a thread waits for the socket that was to be replaced" in done.err
+
+
+ONCE: Final = (
+    "import socket, sys; one = socket.create_connection((sys.argv[1], 80));"
+    "print(one.getsockname()[0], one.recv(100).decode().strip())"
+)
+
+
+@pytest.mark.parametrize("how", ["upstream", "transition"])
+async def test_verdicts(how: str, place: Transition, tmp_path: Path) -> None:
+    """The library's verdicts lead elsewhere, too: to an upstream's namespace, and to IPv4's."""
+    with Greeter("hello", host=SERVER4) as greeter, (tmp_path / "out").open("wb") as out:
+        there = meshfd.parse_target(address_of(greeter.listening))
+        assert isinstance(there, meshfd.Redirect)
+        if how == "upstream":
+            there = meshfd.Redirect(replace(there.upstream, netns=place.egress))
+
+        async def decide(call: meshfd.Call) -> meshfd.Verdict:
+            return there if str(call.asked) == f"{VIRTUAL}:80" else meshfd.Pass()
+
+        async with meshfd.spawn(
+            [sys.executable, "-c", ONCE, VIRTUAL],
+            routes=[replace(meshfd.parse_route(":1=pass"), verdict=there)],
+            decide=decide,
+            netns=place.service,
+            ipv4_netns=None if how == "upstream" else place.egress,
+            stdout=out,
+        ) as program:
+            async for _ in program:
+                pass
+            assert await program.wait() == 0
+    assert (tmp_path / "out").read_text() == f"{EGRESS4} hello\n"
+
+
+async def test_verdict_that_is_not_prepared_for(place: Transition, greeter: Greeter) -> None:
+    """Without a route that leads elsewhere no verdict can."""
+    there = meshfd.parse_target(address_of(greeter.listening))
+    assert isinstance(there, meshfd.Redirect)
+    away = meshfd.Redirect(replace(there.upstream, netns=place.egress))
+
+    async def decide(call: meshfd.Call) -> meshfd.Verdict:
+        return away
+
+    with pytest.raises(ValueError, match="only if some route does"):
+        async with meshfd.spawn(
+            [sys.executable, "-c", ONCE, VIRTUAL], decide=decide, netns=place.service
+        ) as program:
+            await program.wait()
