@@ -72,6 +72,18 @@ def release(directory: Path, mount: Path) -> None:
         _mark(parent, set())
 
 
+def why_no_cgroup() -> str | None:
+    """Why we could make no cgroup below our own; None: we could."""
+    hierarchy = hierarchy_here()
+    if hierarchy is None:
+        return NO_HIERARCHY
+    try:
+        own = hierarchy.directory(find_own(Path("/proc/self/cgroup").read_text()))
+    except ValueError:
+        return f"our own cannot be seen in {hierarchy.mount}"
+    return None if os.access(own, os.W_OK, effective_ids=True) else _NOT_DELEGATED
+
+
 def why_missing(controller: str) -> str | None:
     """Why we could give no cgroup this controller; None: there is one to which we could."""
     hierarchy = hierarchy_here()

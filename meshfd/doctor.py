@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from meshfd import probes
 from meshfd.agent_process import agent_path
-from meshfd.cgroup_controllers import why_missing
+from meshfd.cgroup_controllers import why_missing, why_no_cgroup
 from meshfd.cgroup_limits import CONTROLLERS
 from meshfd.system_calls import known_architecture
 from meshfd.table import format_table
@@ -99,6 +99,12 @@ def examine() -> list[Finding]:
     note("low ports", probes.probe_low_port(), needed=False, lost=lost)
     lost = "services run as the user who runs meshfd: no user and group"
     note("change of user", probes.probe_identity(), needed=False, lost=lost)
+    lost = "services live where meshfd does: no netns and no transition; it takes CAP_SYS_ADMIN"
+    note("network namespaces", probes.probe_netns(), needed=False, lost=lost)
+    lost = "no transition, and no netns of upstreams and listening sockets"
+    note("SO_NETNS_COOKIE", probes.probe_netns_cookie(), needed=False, lost=lost)
+    lost = "no cgroup of a service's own"
+    note("cgroup version 2", why_no_cgroup(), needed=False, lost=lost)
     for controller in CONTROLLERS:
         lost = f'no limits "{controller}.*" in a service\'s cgroup_limits'
         note(f"cgroup {controller}", why_missing(controller), needed=False, lost=lost)

@@ -26,6 +26,7 @@ Reasons = dict[str, str | None]
 
 NOBODY: Final = 65534
 SO_COOKIE: Final = 57
+SO_NETNS_COOKIE: Final = 71
 LOW_PORTS: Final = range(1023, 1, -1)
 
 
@@ -76,6 +77,17 @@ def probe_cookie() -> str | None:
     """Whether a socket has a cookie, by which it is known however its fd moves."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         return _why(lambda: probe.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))
+
+
+def probe_netns_cookie() -> str | None:
+    """Whether a socket tells which network namespace it is in."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return _why(lambda: probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))
+
+
+def probe_netns() -> str | None:
+    """Whether services can live, and have sockets, in other network namespaces."""
+    return in_child(lambda: {"netns": _why(sys_.new_network_namespace)})["netns"]
 
 
 def probe_ipv6() -> str | None:

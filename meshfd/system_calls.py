@@ -27,6 +27,7 @@ PIDFD_THREAD = os.O_EXCL
 _PR_SET_NO_NEW_PRIVS = 38
 _IOCTL_ADDFD, _IOCTL_SET_FLAGS = 0x40182103, 0x40082104
 _KCMP_FILE = 0
+_CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 # No system call has this number, so nothing that runs under the probe's filter is ever held up.
 _UNUSED_NUMBER = 65535
 _RET_USER_NOTIF, _RET_ALLOW = 0x7FC00000, 0x7FFF0000
@@ -117,6 +118,12 @@ def read_memory(pid: int, address: int, n_bytes: int) -> bytes:
         0,
     )
     return buffer.raw[:n_read]
+
+
+def new_network_namespace() -> None:
+    """Move this thread to a new network namespace."""
+    if _libc.unshare(ctypes.c_int(_CLONE_NEWNET)) < 0:
+        _raise()
 
 
 def _number(name: str) -> int:

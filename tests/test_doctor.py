@@ -99,7 +99,9 @@ def test_an_ordinary_user_has_less() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     missing = {one["name"] for one in json.loads(done.stdout)["features"] if not one["present"]}
-    assert {"change of user", "filter without no_new_privs"} <= missing
+    only_root = {"change of user", "filter without no_new_privs", "network namespaces"}
+    assert {*only_root, "cgroup version 2"} <= missing
+    assert "SO_NETNS_COOKIE" not in missing
 
 
 @pytest.mark.live
@@ -108,6 +110,7 @@ def test_controllers_of_cgroups_are_told() -> None:
     require_root()
     there = (hierarchy_here().mount / "cgroup.controllers").read_text().split()
     rows = {one.name: one for one in examine() if one.name.startswith("cgroup ")}
+    assert rows.pop("cgroup version 2").present
     assert set(rows) == {f"cgroup {name}" for name in CONTROLLERS}
     assert {name for name, row in rows.items() if row.present} == {
         f"cgroup {name}" for name in CONTROLLERS if name in there
