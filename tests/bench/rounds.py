@@ -15,6 +15,11 @@ By name alone, because they take long or need root:
 
     meshfd-cgroup   meshfd-create, agent and program in a cgroup of their own
     meshfd-nested   the same, and the program in a cgroup below: it makes its sockets itself
+    meshfd-elsewhere    in a network namespace of its own; the route leads through the server's, so
+                        that each connect() puts another socket in the place of the program's
+    meshfd-ipv4         the same, and sockets of AF_INET are made in a third (transition)
+    meshfd-ipv4-nested  the same, and the program in a cgroup below the agent's: a child of the
+                        agent's makes each socket
     bare-1 ...      what tests/bench/lives.py measures: starts and stops of a program
 
 A mode of meshfd's compares with the floor that traps the same calls, and for calls that nobody
@@ -59,8 +64,14 @@ OPTIONS = {  # of meshfd exec
     "meshfd-told": ("--transparent", "--route", ROUTE, "--route", f"udp:{ROUTE}"),
 }
 DEFAULT_MODES = ("bare", *FLOORS, *OPTIONS)
-CGROUP_MODES = ("meshfd-cgroup", "meshfd-nested")
-MODES = (*DEFAULT_MODES, *CGROUP_MODES, *LIVES)
+ELSEWHERE = {"meshfd-elsewhere": "elsewhere", "meshfd-ipv4": "ipv4"}  # elsewhere.py's words
+CGROUP_MODES = {  # what runs in a cgroup of its own
+    "meshfd-cgroup": "meshfd-create",
+    "meshfd-nested": "meshfd-create",
+    "meshfd-ipv4-nested": "meshfd-ipv4",
+}
+NESTED_MODES = ("meshfd-nested", "meshfd-ipv4-nested")
+MODES = (*DEFAULT_MODES, *ELSEWHERE, *CGROUP_MODES, *LIVES)
 # What is said of what: the first over the second.
 RATIOS = (
     ("filter", "bare"),
@@ -75,6 +86,10 @@ RATIOS = (
     ("meshfd-cgroup", "meshfd-create"),
     ("meshfd-nested", "meshfd-create"),
     ("meshfd-nested", "floor-create"),
+    ("meshfd-elsewhere", "meshfd"),
+    ("meshfd-ipv4", "meshfd-create"),
+    ("meshfd-ipv4", "floor-create"),
+    ("meshfd-ipv4-nested", "meshfd-ipv4"),
     ("bare-1000", "bare-1"),
     ("service-1000", "service-1"),
     ("service-1000", "bare-1000"),
@@ -167,14 +182,15 @@ def cgroups(modes: Sequence[str]) -> Iterator[Mapping[str, Place]]:
             message = f"modes {' and '.join(CGROUP_MODES)}: {error}"
             raise BenchError(message) from error
         places = {mode: place.below(mode) for mode in CGROUP_MODES}
-        places["meshfd-nested"].below(NESTED)
+        for mode in NESTED_MODES:
+            places[mode].below(NESTED)
         yield places
 
 
 def start_of(mode: str, directory: Path, port: int, places: Mapping[str, Place]) -> list[str]:
     """Give the command line up to and including probe.c's address and port."""
     if mode in CGROUP_MODES:
-        return _start_in(places[mode], start_of("meshfd-create", directory, port, {}))
+        return _start_in(places[mode], start_of(CGROUP_MODES[mode], directory, port, {}))
     probe = str(directory / "probe")
     direct = [probe, SERVER_ADDRESS, str(port)]
     if mode == "bare":
@@ -185,6 +201,9 @@ def start_of(mode: str, directory: Path, port: int, places: Mapping[str, Place])
     if not script.exists():
         message = f"{script} is missing: install meshfd into this Python's environment first"
         raise BenchError(message)
+    if mode in ELSEWHERE:
+        runner = [sys.executable, "-m", "tests.bench.elsewhere", ELSEWHERE[mode]]
+        return [*runner, ROUTE.format(port=port), "--", probe, VIRTUAL_ADDRESS, str(port)]
     options = [word.format(port=port) for word in OPTIONS[mode]]
     return [str(script), "exec", *options, "--", probe, VIRTUAL_ADDRESS, str(port)]
 
