@@ -181,6 +181,9 @@ class Agent:
             AgentLostError: the agent is gone.
 
         """
+        ipv4_netns = self._options.ipv4_netns
+        if listening.netns is None and ipv4_netns is not None and is_ipv4(listening.address.ip):
+            listening = replace(listening, netns=ipv4_netns)
         netns = engine.NETNS_OWN if listening.netns is None else await self._place(listening.netns)
         done = await self._request(lambda seq: engine.encode_listen(seq, listening, netns))
         return check_listen(done, listening)

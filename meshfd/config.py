@@ -49,6 +49,7 @@ from meshfd.model import (
     Service,
     UnixAddress,
     Upstream,
+    is_ipv4,
 )
 from meshfd.netns import NEW, OWN_PATH
 from meshfd.netns_keys import NamespaceReader
@@ -182,7 +183,7 @@ class _Loader:
                 "listen",
                 Annotated[list[Table], Meta(max_length=LISTEN_MAX)],
                 f"[[service.NAME.listen]] tables, at most {LISTEN_MAX}",
-                partial(self._listen, home=_home_of(name, place)),
+                partial(self._listen, homes=_homes_of(name, place)),
             ),
             "routes": Key("routes", Table, 'a table of "DEST" = "TARGET"', self._routes),
         }
@@ -228,9 +229,9 @@ class _Loader:
         self.cgroups.append((path, place))
 
     def _listen(
-        self, tables: list[Table], place: Place, *, home: str
+        self, tables: list[Table], place: Place, *, homes: Mapping[bool, str]
     ) -> tuple[ListeningSocket, ...]:
-        """``home``: the service's own network namespace."""
+        """``homes``: the service's own network namespace, and (True) the one of its IPv4."""
         names: dict[str, Place] = {}
 
         def parse(table: Table, here: Place) -> ListeningSocket | None:
@@ -239,6 +240,7 @@ class _Loader:
             if "address" not in fields:
                 return None
             socket = ListeningSocket(**({"name": str(fields["address"])} | fields))
+            home = homes[is_ipv4(socket.address.ip)]
             self._check_listening(socket, socket.netns or home, here)
             first = names.setdefault(socket.name, here)
             if first is not here:
@@ -319,17 +321,24 @@ def _declared(sources: Iterable[Source], section: str) -> dict[str, Place]:
     return places
 
 
-def _home_of(name: str, place: Place) -> str:
-    """A service's own network namespace, as its listening sockets' ``netns`` would name it."""
-    netns = place.value.get("netns") if isinstance(place.value, dict) else None
-    if not isinstance(netns, str):
-        return OWN_PATH
+def _homes_of(name: str, place: Place) -> dict[bool, str]:
+    """Where a service's sockets are, and (True) those of IPv4, as ``netns`` would name it."""
+    keys = place.value if isinstance(place.value, dict) else {}
+    transition = keys.get("transition")
+    ipv4 = transition.get("ipv4_netns") if isinstance(transition, dict) else None
+    netns, own = keys.get("netns"), OWN_PATH
     if netns == NEW:
-        return f"{NEW} {name}"
+        own = f"{NEW} {name}"
+    elif isinstance(netns, str):
+        own = _named(netns, place)
+    return {False: own, True: _named(ipv4, place) if isinstance(ipv4, str) else own}
+
+
+def _named(netns: str, place: Place) -> str:
     try:
-        return existing_netns(netns, place.at("netns"))
+        return existing_netns(netns, place)
     except ValueError:
-        return netns
+        return netns  # it is a fault, and told as one
 
 
 def _is_within(socket: ListeningSocket, other: ListeningSocket) -> bool:

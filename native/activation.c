@@ -104,11 +104,7 @@ static bool is_bound(int fd)
  * Before Linux 5.14 that cannot be told. */
 static bool same_network(const struct mfd_agent *agent, int fd)
 {
-    uint64_t cookie;
-    socklen_t size = sizeof(cookie);
-
-    return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) < 0 ||
-           agent->netns.cookie == 0 || cookie == agent->netns.cookie;
+    return mfd_netns_of(&agent->netns, fd) != MFD_ANY;
 }
 
 static void carry_nonblock(int from_fd, int to_fd)

@@ -77,6 +77,7 @@ void mfd_cgroup_learn(struct mfd_cgroup *cgroup)
     cgroup->path = NULL;
     if (mfd_target_cgroup(getpid(), &cgroup->id) < 0)
         cgroup->id = 0;
+    mfd_target_forget_all(); /* we are no target */
     if (read_path(getpid(), path) < 0)
         return;
     cgroup->path = strdup(path);

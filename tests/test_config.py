@@ -210,6 +210,12 @@ listen = [{{ address = ":80", netns = "{2}" }}]
     alone = text.replace(', netns = "{2}"', "")
     load(alone.format("a", "new"), alone.format("b", "new"), alone.format("c", "d"))
     load(text.format("a", "b", "c"), text.format("d", "b", "e"), alone.format("f", "b"))
+    shared = alone.replace("netns", "transition = {{ ipv4_netns = 'x' }}\nnetns")
+    load(shared.format("a", "b"), shared.format("c", "d"))  # of IPv6
+    (fault,) = faults(
+        *(shared.replace(":80", "0.0.0.0:80").format(name, name) for name in ("a", "b"))
+    )
+    assert "already listens on 0.0.0.0:80" in fault
     (fault,) = faults(text.format("a", "b", "c"), alone.format("d", "/run/netns/c"))
     assert "b.toml:5: service.d.listen[0].address: service.a.listen[0].address (a.toml:5)" in fault
 

@@ -60,7 +60,7 @@ def test_noise_is_refused(line: bytes) -> None:
     [
         ({"v": 2, "do": "status"}, "speaks version 2, this one 1"),
         ({"do": "status"}, "speaks version None, this one 1"),
-        ({"v": 1, "do": "explode"}, "no command 'explode'; there are reload, restart"),
+        ({"v": 1, "do": "explode"}, "no command 'explode'; there are connections, reload"),
         ({"v": 1, "do": ["status"]}, "no command"),
         ({"v": 1, "do": "stop", "names": "web"}, "not a list of strings"),
         ({"v": 1, "do": "stop", "names": [1]}, "not a list of strings"),

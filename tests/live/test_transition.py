@@ -17,9 +17,9 @@ from tests.support.cgroups import new_place
 from tests.support.configured import refused, report_of, start_run
 from tests.support.need import require_root
 from tests.support.netns import ask_within, open_named, within
-from tests.support.ordinary_user import NOBODY
+from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes, children_of
-from tests.support.servers import Echoer, Greeter, port_of
+from tests.support.servers import Echoer, Greeter, port_of, read_all
 from tests.support.sock_diag import find_sockets
 from tests.support.transition import (
     EGRESS4,
@@ -190,9 +190,7 @@ def test_sockets_belong_to_the_program(
     with Greeter("four", host=SERVER4) as four, new_place() as cgroups:
         own = cgroups.directory / "legacy"
         expected = own / "below" if nested else own
-        tmp_path.chmod(0o777)
-        for parent in (tmp_path.parent, tmp_path.parent.parent):
-            parent.chmod(0o755)
+        open_to_all(tmp_path).chmod(0o777)
         words = [SERVER4, str(port_of(four.listening)), str(expected) if nested else "-"]
         command = [sys.executable, "-c", BELONGING, *words, str(NOBODY), str(tmp_path / "report")]
         keys = f'cgroup = "{cgroups.path}/legacy"'
@@ -204,6 +202,25 @@ def test_sockets_belong_to_the_program(
         running.signal(signal.SIGTERM)
         done = running.finish()
         assert (done.code, own.exists()) == (0, False), done.err
+
+
+def test_listening(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """A daemon is handed a socket of IPv4 where its IPv4 is, and one of IPv6 at home."""
+    code = (
+        "import socket\n"
+        "four = socket.create_server(('0.0.0.0', 8000))\n"
+        "six = socket.create_server(('::', 8001), family=socket.AF_INET6)\n"
+        "for one, says in (four, b'four'), (six, b'six'): one.accept()[0].sendall(says)\n"
+    )
+    listen = '[[service.legacy.listen]]\naddress = "{0}"\n'
+    more = listen.format("0.0.0.0:8000") + listen.format("[::]:8001") + "v6only = true\n"
+    command = [sys.executable, "-c", code]
+    running = start_run(processes, tmp_path, place.configuration(command, more))
+    wait_until(lambda: "started" in running.errors(), "the daemon")
+    for address, expected in ((EGRESS4, 8000), b"four"), ((SERVICE6, 8001), b"six"):
+        with socket.create_connection(address, 20) as client:
+            assert read_all(client) == expected
+    assert running.finish().code == 0
 
 
 def test_bare_is_without_ipv4(processes: Processes, place: Transition) -> None:
