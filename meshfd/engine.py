@@ -93,6 +93,7 @@ _NOTICES: Final = {
     lib.MFD_NOTICE_SHARED: NoticeKind.SHARED,
     lib.MFD_NOTICE_FORBIDDEN: NoticeKind.FORBIDDEN,
     lib.MFD_NOTICE_EXHAUSTED: NoticeKind.EXHAUSTED,
+    lib.MFD_NOTICE_CLASS: NoticeKind.CLASS,
 }
 _STAGES: Final = {
     lib.MFD_STAGE_BLOCK: "block",

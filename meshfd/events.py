@@ -135,6 +135,10 @@ class NoticeKind(enum.Enum):
         "the agent has no fd or memory left to look into a call with: what it cannot look into is "
         "not routed, and fails in a strict service"
     )
+    CLASS = (
+        "the agent cannot put a process into the program's cgroup of net_cls or net_prio: sockets "
+        "that it looks at lose that class; start meshfd itself in that cgroup"
+    )
 
 
 @dataclass(frozen=True, slots=True)

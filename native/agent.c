@@ -143,6 +143,7 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
     self->cgroup.fd = -1;
     self->netns.own_fd = -1;
     self->random = (uint32_t)mfd_now_ns() | 1;
+    mfd_class_open();
     if (fcntl(control_fd, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -271,6 +272,7 @@ static void on_deadlines(struct mfd_agent *self)
     mfd_replaced_expire(self, now);
     if (mfd_target_next_ns() <= now)
         mfd_target_forget_all();
+    mfd_class_expire(self, now);
     if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns <= now) {
         self->children.stop_deadline_ns = 0;
         mfd_children_end(&self->children);
@@ -282,6 +284,7 @@ static int next_timeout_ms(const struct mfd_agent *self)
     uint64_t next = mfd_leases_next_ns(&self->leases);
     uint64_t ask = mfd_asks_next_ns(&self->asks);
     uint64_t known = mfd_target_next_ns();
+    uint64_t class = mfd_class_next_ns();
     uint64_t wait = mfd_waits_next_ns(&self->waits);
     uint64_t parked = mfd_parked_next_ns(&self->parked);
     uint64_t watched = mfd_replaced_next_ns(&self->watched);
@@ -293,6 +296,8 @@ static int next_timeout_ms(const struct mfd_agent *self)
         next = ask;
     if (known < next)
         next = known;
+    if (class < next)
+        next = class;
     if (wait < next)
         next = wait;
     if (parked < next)
@@ -397,5 +402,6 @@ int main(int argc, char **argv)
         return EXIT_SETUP;
     }
     run(&agent);
+    mfd_class_forget();
     return 0;
 }

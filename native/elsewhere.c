@@ -48,6 +48,7 @@ static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns,
     if (made < 0)
         return made;
     *ret_fd = made;
+    mfd_class_keep(pid, made); /* it sends before the program receives it */
     mfd_options_carry_all(fd, made);
     return 0;
 }

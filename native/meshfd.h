@@ -85,6 +85,14 @@ int mfd_target_same_file(pid_t pid, int fd, int own_fd);
 bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 
+/* --- class.c: a socket keeps its program's class of net_cls and net_prio --------------------------- */
+
+void mfd_class_open(void);
+void mfd_class_keep(pid_t pid, int fd);
+void mfd_class_expire(struct mfd_agent *agent, uint64_t now_ns);
+uint64_t mfd_class_next_ns(void);
+void mfd_class_forget(void);
+
 /* --- identity.c: be the program for the length of one call ---------------------------------------- */
 
 #define MFD_GROUPS_MAX 256

@@ -64,6 +64,7 @@ void mfd_notify_drop(struct mfd_agent *agent, unsigned index)
     mfd_asks_forget(agent, notify->listeners[index]);
     mfd_waits_forget(agent, notify->listeners[index]);
     mfd_forbidden_forget(agent, notify->listeners[index]);
+    mfd_class_forget();
     (void)close(notify->listeners[index]);
     notify->listeners[index] = notify->listeners[--notify->n_listeners];
 }

@@ -290,6 +290,7 @@ int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd)
     }
     if (opened < 0)
         return -errno;
+    mfd_class_keep(pid, (int)opened);
     *ret_fd = (int)opened;
     return 0;
 }

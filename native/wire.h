@@ -133,6 +133,7 @@ enum mfd_notice {
     MFD_NOTICE_SHARED,     /* somebody else has the socket that was replaced, and keeps it */
     MFD_NOTICE_FORBIDDEN,  /* a port that a program has forbidden itself: left to the kernel */
     MFD_NOTICE_EXHAUSTED,  /* no fd or memory is left to look into a call with */
+    MFD_NOTICE_CLASS,      /* sockets have lost their program's class of net_cls or net_prio */
     MFD_NOTICE_COUNT_,
 };
 
