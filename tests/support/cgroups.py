@@ -77,7 +77,7 @@ def new_place() -> Iterator[Place]:
         (directory / "cgroup.kill").write_text("1")
         inner = sorted((one for one in directory.rglob("*") if one.is_dir()), reverse=True)
         for one in (*inner, directory):
-            wait_until(functools.partial(_removed, one), "the end of a cgroup")
+            wait_until(functools.partial(is_removed, one), "the end of a cgroup")
 
 
 @contextlib.contextmanager
@@ -123,17 +123,18 @@ def processes_in(directory: Path) -> list[int]:
         return []
 
 
-def _removed(directory: Path) -> bool:
-    try:
+def is_removed(directory: Path) -> bool:
+    """Try to remove a cgroup; whether it is gone."""
+    with contextlib.suppress(OSError):
         directory.rmdir()
-    except OSError:
-        return False
-    return True
+    return not directory.exists()
 
 
 @contextlib.contextmanager
 def open_class(class_id: int) -> Iterator[Path]:
     """Make a cgroup of net_cls; who is left in it is put out in the end. Needs root.
+
+    It may be removed before.
 
     The hierarchy is mounted for as long as somebody's block lasts: it would linger while a cgroup
     is in it.
@@ -161,7 +162,7 @@ def _class_in(hierarchy: Path) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        for pid in (directory / "cgroup.procs").read_text().split():
+        for pid in processes_in(directory):
             with contextlib.suppress(ProcessLookupError):
-                (hierarchy / "cgroup.procs").write_text(pid)
-        wait_until(functools.partial(_removed, directory), "the end of a cgroup")
+                (hierarchy / "cgroup.procs").write_text(str(pid))
+        wait_until(functools.partial(is_removed, directory), "the end of a cgroup")
