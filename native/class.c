@@ -9,7 +9,7 @@
  * the kernel, some 10 ms. So a child of ours goes there, with an empty table of fds, and stays: a bearer. It is
  * sent the socket (SCM_RIGHTS), which receives it, and lets go of it; then the socket is of its class.
  *
- *   where there is no such hierarchy      nothing is asked
+ *   where no such hierarchy is mounted    nothing is asked
  *   the program is in the same cgroup     /proc/PID/cgroup is read, for each socket that is taken up
  *   it is in another                      and the bearer is asked; the first time it is made, and we wait for it
  *
@@ -133,27 +133,46 @@ static int find_place(pid_t pid, struct place *ret)
 
 /* --- the way into a cgroup -------------------------------------------------------------------------------- */
 
-/* @line: of a place, as far as its newline
- * Return: an fd of the file that a process of ours writes to, to be there; -ENOENT; -EACCES. */
+/* The next place where the hierarchy is mounted that a line of a place is about. Return: NULL: there is none. */
+static const char *next_mount(FILE *mounts, const char *line)
+{
+    char controller[32];
+    struct mntent *one;
+
+    (void)snprintf(controller, sizeof(controller), "%.*s", (int)strcspn(line, ",:"), line);
+    while ((one = getmntent(mounts)) != NULL)
+        if (strcmp(one->mnt_type, "cgroup") == 0 && hasmntopt(one, controller) != NULL)
+            return one->mnt_dir;
+    return NULL;
+}
+
+static bool is_mounted(const char *line)
+{
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    bool found;
+
+    if (mounts == NULL)
+        return false;
+    found = next_mount(mounts, line) != NULL;
+    (void)endmntent(mounts);
+    return found;
+}
+
+/* Return: an fd of the file that a process of ours writes to, to be where this line of a place says; -ENOENT; -EACCES. */
 static int open_door(const char *line)
 {
     static char path[2 * PATH_ROOM];
-    size_t before = strcspn(line, ":");
-    size_t size = strcspn(line, "\n");
-    char controller[32];
+    const char *cgroup = line + strcspn(line, ":") + 1;
     FILE *mounts = setmntent("/proc/self/mounts", "re");
-    struct mntent *one;
+    const char *mount;
     int error = -ENOENT;
     int fd = -1;
 
     if (mounts == NULL)
         return -ENOENT;
-    (void)snprintf(controller, sizeof(controller), "%.*s", (int)strcspn(line, ",:"), line);
-    while (fd < 0 && (one = getmntent(mounts)) != NULL) {
-        if (strcmp(one->mnt_type, "cgroup") != 0 || hasmntopt(one, controller) == NULL)
-            continue;
-        (void)snprintf(path, sizeof(path), "%s%.*s/cgroup.procs", one->mnt_dir,
-                       (int)(size - before - 1), line + before + 1);
+    while (fd < 0 && (mount = next_mount(mounts, line)) != NULL) {
+        (void)snprintf(path, sizeof(path), "%s%.*s/cgroup.procs", mount, (int)strcspn(cgroup, "\n"),
+                       cgroup);
         fd = open(path, O_WRONLY | O_CLOEXEC);
         if (fd < 0)
             error = -errno;
@@ -390,16 +409,21 @@ static bool is_classed(int fd)
     return mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain) == 0 && domain != AF_UNIX;
 }
 
-/* mfd_class_open - is there a hierarchy with net_cls or net_prio? */
+/* mfd_class_open - is a hierarchy with net_cls or net_prio mounted here? One that is not may be there still, because
+ * it is mounted elsewhere, or was. */
 void mfd_class_open(void)
 {
     static struct place place;
 
-    state.mounted = find_place(getpid(), &place) == 0 && place.lines[0] != '\0';
+    state.mounted = false;
+    if (find_place(getpid(), &place) < 0)
+        return;
+    for (const char *line = place.lines; *line != '\0'; line = strchr(line, '\n') + 1)
+        state.mounted = state.mounted || is_mounted(line);
 }
 
 /* mfd_class_keep - give a file that we have just received, if it is a socket, its program's class
- * Costs one comparison where there are no classes. */
+ * Costs one comparison where no such hierarchy is mounted. */
 void mfd_class_keep(pid_t pid, int fd)
 {
     static struct place place; /* too large for the stack; one thread */
