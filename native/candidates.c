@@ -2,8 +2,9 @@
  *
  * Theory of operation: an internet endpoint is written in the socket's own family and the program's socket
  * is connected to it, without waiting (inplace.c); to a unix socket, and to what another network namespace
- * reaches, a new socket is connected, which is to take the other's place (standin.c, elsewhere.c). Whatever refuses makes room for the next; the last one's refusal is the
- * program's own, in the way that it would have got it.
+ * reaches, a new socket is connected, which is to take the other's place (standin.c, elsewhere.c). Whatever
+ * refuses makes room for the next; the last one's refusal is the program's own, in the way that it would have
+ * got it.
  * Limits: MFD_ENDPOINTS_MAX.
  * Source: connect(2). */
 #include <sys/socket.h>
@@ -75,10 +76,10 @@ static void try_elsewhere(struct mfd_agent *agent, const struct mfd_attempt *att
         mfd_close_at(&other.fd);
 }
 
-/* Is this endpoint reached from where the socket is? What is nowhere that we know is at home. */
+/* Is this endpoint reached from where the socket is? What is nowhere that we know stays there. */
 static bool is_here(const struct mfd_socket *socket, const struct mfd_endpoint *endpoint)
 {
-    return endpoint->netns == (socket->netns == MFD_ANY ? MFD_NETNS_OWN : socket->netns);
+    return socket->netns == MFD_ANY || endpoint->netns == socket->netns;
 }
 
 /* Can this socket have an endpoint of that family? A V6ONLY one reaches no IPv4 address, whatever serves it. */

@@ -10,6 +10,10 @@
  *   options    as they were (options.c), but for BPF filters, multicast groups, and what that namespace does not have
  *   bound      to the same address and port, if the program has bound it; a failure is connect()'s
  *   in use     a TCP socket that is connected or connecting stays where it is
+ *   rights     options and port are given to it as the program, as it is at that moment (identity.c): a privilege that
+ *              it had in a namespace of its own, or has dropped since, is none in the other
+ *
+ * A socket of a namespace that we do not know, such as one that a program has made for itself, stays there.
  *
  * connect() is carried out on the new socket before it takes the place: when it fails at once, the program's own is
  * as before.
@@ -34,7 +38,8 @@ uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mf
                                                                               : MFD_NETNS_OWN;
 }
 
-static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns, int *ret_fd)
+/* Return: the fd, non-blocking, owned by the caller; -errno. */
+static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns)
 {
     int domain = 0;
     int type = 0;
@@ -45,12 +50,9 @@ static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns,
     (void)mfd_socket_option(fd, SOL_SOCKET, SO_TYPE, &type);
     (void)mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol);
     made = mfd_birth(agent, pid, netns, domain, type | SOCK_NONBLOCK, protocol);
-    if (made < 0)
-        return made;
-    *ret_fd = made;
-    mfd_class_keep(pid, made); /* it sends before the program receives it */
-    mfd_options_carry_all(fd, made);
-    return 0;
+    if (made >= 0)
+        mfd_class_keep(pid, made); /* it sends before the program receives it */
+    return made;
 }
 
 /* A socket tells a port that nobody has bound it to: after connect() has failed, one that it has given up
@@ -78,6 +80,22 @@ static int bind_like(struct mfd_agent *agent, int fd, int new_fd)
     return bind(new_fd, &sockaddr.any, length) < 0 ? -errno : 0;
 }
 
+/* As the program itself: what it may not do there is not done for it.
+ * Return: 0; bind(2)'s -errno; -ESRCH, -EPERM: the program's rights cannot be told, or taken on. */
+static int furnish(struct mfd_agent *agent, const struct mfd_notification *call, int fd, int new_fd,
+                   bool bound)
+{
+    struct mfd_identity_change identity;
+    int error = mfd_identity_enter(call, &identity);
+
+    if (error == 0) {
+        mfd_options_carry_all(fd, new_fd);
+        error = bound ? bind_like(agent, fd, new_fd) : 0;
+    }
+    mfd_identity_leave(&identity);
+    return error;
+}
+
 /* mfd_elsewhere_note_bind - a program binds a socket, perhaps: bind_like() wants to know */
 void mfd_elsewhere_note_bind(struct mfd_agent *agent, const struct mfd_notification *call)
 {
@@ -94,11 +112,9 @@ void mfd_elsewhere_note_bind(struct mfd_agent *agent, const struct mfd_notificat
 int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                        const struct mfd_socket *socket, uint32_t netns, int *ret_fd)
 {
-    MFD_CLOSE int fd = -1;
-    int error = make_like(agent, attempt->call.pid, socket->fd, netns, &fd);
+    MFD_CLOSE int fd = make_like(agent, attempt->call.pid, socket->fd, netns);
+    int error = fd < 0 ? fd : furnish(agent, &attempt->call, socket->fd, fd, true);
 
-    if (error == 0)
-        error = bind_like(agent, socket->fd, fd);
     if (error < 0)
         return error == -EMFILE || error == -ETIMEDOUT ? -EAGAIN : error;
     if (mfd_known_has(&agent->bound, socket->fd))
@@ -109,11 +125,15 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
 
 static int revive(struct mfd_agent *agent, const struct mfd_replacement *replacement, int *ret_fd)
 {
-    int error = make_like(agent, replacement->pid, replacement->fd, replacement->old_netns, ret_fd);
+    const struct mfd_notification *call = replacement->call;
+    MFD_CLOSE int fd = make_like(agent, call->pid, replacement->fd, replacement->old_netns);
+    int error = fd < 0 ? fd : furnish(agent, call, replacement->fd, fd, false);
 
-    if (error == 0)
-        (void)fcntl(*ret_fd, F_SETFL, fcntl(replacement->fd, F_GETFL));
-    return error;
+    if (error < 0)
+        return error;
+    (void)fcntl(fd, F_SETFL, fcntl(replacement->fd, F_GETFL));
+    *ret_fd = mfd_take_fd(&fd);
+    return 0;
 }
 
 /* mfd_elsewhere_replace - put the new socket, which is connected or connecting, where the program has its own
@@ -125,8 +145,8 @@ int mfd_elsewhere_replace(struct mfd_agent *agent, const struct mfd_attempt *att
     struct mfd_replacement replacement = {
         .fd = new_fd,
         .revive = revive,
-        .pid = attempt->call.pid,
-        .old_netns = socket->netns == MFD_ANY ? MFD_NETNS_OWN : socket->netns,
+        .call = &attempt->call,
+        .old_netns = socket->netns,
     };
     MFD_RELEASE int old_fd = mfd_take_fd(&socket->fd);
     int error;

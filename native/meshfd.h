@@ -627,10 +627,10 @@ struct mfd_replacement {
     int fd; /* the new file */
     /* Make a socket like the old one, for a thread that waits. Return: 0 or -errno. */
     int (*revive)(struct mfd_agent *agent, const struct mfd_replacement *replacement, int *ret_fd);
-    const struct mfd_standin *record; /* of a unix socket */
-    pid_t pid;                        /* of another of the internet: whose it is, */
-    uint32_t old_netns;               /* and the namespace of the old one; its index */
-    uint64_t old_cookie;              /* set by mfd_replace() */
+    const struct mfd_standin *record;    /* of a unix socket */
+    const struct mfd_notification *call; /* of another of the internet: whose it is, */
+    uint32_t old_netns;                  /* and the namespace of the old one; its index */
+    uint64_t old_cookie;                 /* set by mfd_replace() */
 };
 
 int mfd_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,

@@ -5,6 +5,7 @@ What a program can see of it is compared by random sequences (tests/differential
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -20,8 +21,9 @@ import meshfd
 from tests.differential.runs import ELSEWHERE
 from tests.support.command import VIRTUAL, address_of, way_to
 from tests.support.configured import refused, report_of, start_run, toml_command
-from tests.support.need import require_root
+from tests.support.need import require, require_root
 from tests.support.netns import ask_within
+from tests.support.ordinary_user import NOBODY
 from tests.support.processes import Processes, sleeps_in_select
 from tests.support.programs import Programs
 from tests.support.servers import Echo, Greeter
@@ -64,6 +66,51 @@ while True:
     except OSError as error:
         print(error.strerror, flush=True)
     time.sleep(0.02)
+"""
+
+
+# As an ordinary user: has rights in a network of its own, and connects a socket from there.
+OWN_NETWORK: Final = """
+import ctypes, encodings.idna, json, os, socket, sys
+host, uid = sys.argv[1], int(sys.argv[2])
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if os.fork() == 0:
+    if ctypes.CDLL(None).unshare(0x50000000) == 0:  # CLONE_NEWUSER | CLONE_NEWNET
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, 36, 77)  # SO_MARK
+        one.bind(("0.0.0.0", 80))
+        socket.send_fds(theirs, [b"made"], [one.fileno()])
+    os._exit(0)
+theirs.close()
+fds = socket.recv_fds(ours, 10, 1)[1]
+one = socket.socket(fileno=fds[0]) if fds else None
+print(json.dumps(one and [one.connect_ex((host, 80)), one.getsockname()[0]]), flush=True)
+"""
+
+# Makes use of its rights, and connects; then makes use of them, drops them, and connects.
+DROPPED: Final = """
+import encodings.idna, json, os, socket, sys
+host, uid = sys.argv[1], int(sys.argv[2])
+def make(port):
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    one.setsockopt(socket.SOL_SOCKET, 36, 77)  # SO_MARK
+    if port:
+        one.bind(("0.0.0.0", port))
+    return one
+def connected(one):
+    result = one.connect_ex((host, 80))
+    options = [one.getsockopt(socket.SOL_SOCKET, name) for name in (socket.SO_KEEPALIVE, 36)]
+    return [result, options, one.getsockname()[1] in {1001, 1002}]
+said = [connected(make(0)), connected(make(1001))]
+later = [make(0), make(1002)]
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+print(json.dumps(said + [connected(one) for one in later]), flush=True)
 """
 
 
@@ -115,6 +162,36 @@ def test_listening(bound: str, processes: Processes, tmp_path: Path, place: Tran
     assert others == [there, there]
     assert home != there
     assert running.finish().code == 0
+
+
+def _said(processes: Processes, directory: Path, place: Transition, program: str) -> Any:
+    with Greeter("hello", host=SERVER4) as greeter:
+        route = f'routes = {{ "{VIRTUAL}:80" = "upstream:far" }}\n'
+        more = route + upstream("far", place.egress, address_of(greeter.listening))
+        command = [sys.executable, "-c", program, VIRTUAL, str(NOBODY)]
+        running = start_run(processes, directory, service(command, more))
+        said = json.loads(running.line())
+        assert running.finish().code == 0
+    return said
+
+
+def test_a_network_of_the_program_s_own(
+    processes: Processes, tmp_path: Path, place: Transition
+) -> None:
+    """A socket from there stays there: it brings neither its port nor its mark along."""
+    said = _said(processes, tmp_path, place, OWN_NETWORK)
+    require(said is not None, "an ordinary user cannot make a user namespace")
+    assert said == [errno.ENETUNREACH, "0.0.0.0"]
+
+
+def test_rights(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """What takes a privilege is done there for who has it then, not for who had it once."""
+    assert _said(processes, tmp_path, place, DROPPED) == [
+        [0, [1, 77], False],
+        [0, [1, 77], True],
+        [0, [1, 0], False],
+        [errno.EACCES, [1, 77], True],  # as it was
+    ]
 
 
 def _netns_cookie() -> int:
