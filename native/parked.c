@@ -185,7 +185,8 @@ static bool carry_out(struct mfd_agent *agent, uint64_t cookie, int file_fd)
 /* mfd_parked_replace - what is parked for the socket of this cookie is registered of another file */
 void mfd_parked_replace(struct mfd_agent *agent, uint64_t cookie, int file_fd)
 {
-    (void)carry_out(agent, cookie, file_fd);
+    if (carry_out(agent, cookie, file_fd))
+        mfd_known_add(&agent->parked.registered, mfd_socket_cookie(file_fd));
 }
 
 /* mfd_parked_keep - this socket stays: register what is parked for it */

@@ -5,7 +5,7 @@
  * knows of it, and so is it here. Of the instance we hold a duplicate, which nobody can notice: an instance keeps
  * no file open. Instances are kept in the order that kcmp(2) has for files, and found by halving.
  *
- * A socket that is in an instance, because it found no room here or because it was carried out in place (its
+ * A socket that is in an instance, because it found no room here or because that was carried out already (its
  * connection failed, say, and it connects anew), is remembered (known.c), so that its registrations are looked for
  * when it is replaced after all (epoll.c).
  *

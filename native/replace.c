@@ -192,6 +192,8 @@ static int put_in_place(struct mfd_agent *agent, const struct mfd_attempt *attem
         (void)mfd_epoll_restore(registrations, -1);
         return error;
     }
+    if (registrations != NULL) /* it may be replaced in its turn */
+        mfd_known_add(&agent->parked.registered, mfd_socket_cookie(replacement->fd));
     error = mfd_epoll_restore(registrations, replacement->fd);
     if (error < 0)
         mfd_control_notice(agent, MFD_NOTICE_PARKED, call->pid, -error, &attempt->asked, MFD_ANY);

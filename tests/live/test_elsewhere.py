@@ -113,6 +113,26 @@ os.setuid(uid)
 print(json.dumps(said + [connected(one) for one in later]), flush=True)
 """
 
+# Registered once, a socket goes from failure to failure, now here, now there, and arrives.
+TO_AND_FRO: Final = """
+import errno, json, select, socket, sys
+host, said = sys.argv[1], []
+one = socket.socket()
+one.setblocking(False)
+epoll = select.epoll()
+epoll.register(one, select.EPOLLIN)
+def connect(address, port):
+    result = errno.ECONNABORTED  # what is left of an attempt that has failed
+    while result == errno.ECONNABORTED:
+        result = one.connect_ex((address, port))
+    events = epoll.poll(20)
+    said.append([result, [fd == one.fileno() for fd, _ in events],
+                 one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])
+for address, port in (host, 81), ("127.0.0.1", 1), (host, 80):
+    connect(address, port)
+print(json.dumps([*said, one.recv(100).decode()]), flush=True)
+"""
+
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Transition]:
@@ -165,14 +185,23 @@ def test_listening(bound: str, processes: Processes, tmp_path: Path, place: Tran
 
 
 def _said(processes: Processes, directory: Path, place: Transition, program: str) -> Any:
+    """Return what a program says that can reach a server on port 80, and nobody on port 81."""
     with Greeter("hello", host=SERVER4) as greeter:
-        route = f'routes = {{ "{VIRTUAL}:80" = "upstream:far" }}\n'
-        more = route + upstream("far", place.egress, address_of(greeter.listening))
+        routes = f'routes = {{ "{VIRTUAL}:80" = "upstream:far", "{VIRTUAL}:81" = "upstream:no" }}\n'
+        far = upstream("far", place.egress, address_of(greeter.listening))
+        more = f"{routes}{far}{upstream('no', place.egress, f'{SERVER4}:1')}"
         command = [sys.executable, "-c", program, VIRTUAL, str(NOBODY)]
         running = start_run(processes, directory, service(command, more))
         said = json.loads(running.line())
         assert running.finish().code == 0
     return said
+
+
+def test_replaced_again(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """Registrations in an epoll instance go along each time."""
+    failed = [errno.EINPROGRESS, [True], errno.ECONNREFUSED]
+    arrived = [errno.EINPROGRESS, [True], 0]
+    assert _said(processes, tmp_path, place, TO_AND_FRO) == [failed, failed, arrived, "hello\n"]
 
 
 def test_a_network_of_the_program_s_own(
