@@ -100,9 +100,10 @@ static bool is_bound(int fd)
            mfd_address_parse(&sockaddr, length, &address) == 0 && address.port != 0;
 }
 
-/* In a network namespace that the program has made for itself, the same address is another place.
- * Before Linux 5.14 that cannot be told. */
-static bool same_network(const struct mfd_agent *agent, int fd)
+/* In a network namespace that the program has made for itself, the same address is another place. In those that we
+ * know, the service's own and where its IPv4 is, the configuration says what an address means. Before Linux 5.14 that
+ * cannot be told. */
+static bool is_known_network(const struct mfd_agent *agent, int fd)
 {
     return mfd_netns_of(&agent->netns, fd) != MFD_ANY;
 }
@@ -177,7 +178,7 @@ static void bind_ours(struct mfd_agent *agent, const struct mfd_notification *ca
         tell_unseen(agent, call, error, asked);
     /* not TCP, already bound, of another family or network: the kernel has the right errno */
     if (error < 0 || fresh.protocol != IPPROTO_TCP || fresh.domain != family || is_bound(fd) ||
-        !same_network(agent, fd)) {
+        !is_known_network(agent, fd)) {
         mfd_release_at(&fd);
         mfd_answer_continue(agent, call);
         return;

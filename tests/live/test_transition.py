@@ -160,6 +160,34 @@ def test_sockets(keys: str, processes: Processes, tmp_path: Path, place: Transit
     assert said["mapped"]["name"] == f"::ffff:{EGRESS4}"
 
 
+# Binds twice, which only what is handed over allows, and answers one client.
+SERVER: Final = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+made = [socket.socket(family) for _ in range(2)]
+for one in made:
+    one.bind((sys.argv[1], 8000))
+made[0].listen()
+made[0].accept()[0].sendall(b"served\\n")
+"""
+
+
+@pytest.mark.parametrize("bound", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("named", [False, True], ids=["default", "named"])
+def test_handed(
+    named: bool, bound: str, processes: Processes, tmp_path: Path, place: Transition
+) -> None:
+    """What binds to all of IPv4, or of both, is handed the socket that is where IPv4 is."""
+    more = '[[service.legacy.listen]]\naddress = "0.0.0.0:8000"\n'
+    more += f'netns = "{place.egress}"\n' * named
+    command = [sys.executable, "-c", SERVER, bound]
+    running = start_run(processes, tmp_path, place.configuration(command, more))
+    wait_until(lambda: "started" in running.errors(), "the daemon")
+    with socket.create_connection((EGRESS4, 8000), 20) as client:
+        assert client.makefile().read() == "served\n"
+    assert running.finish().code == 0
+
+
 # Moves to a cgroup below, becomes another user, and says by which inodes its sockets are known.
 BELONGING: Final = """
 import encodings.idna, json, os, pathlib, socket, sys, time
