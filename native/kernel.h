@@ -38,6 +38,9 @@
 #define SO_BUF_LOCK                                                                                \
     72 /* bit 0: SO_SNDBUF was set, bit 1: SO_RCVBUF (linux/socket.h, SOCK_*_LOCK) */
 #endif
+#ifndef SO_TXREHASH
+#define SO_TXREHASH 74
+#endif
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -63,6 +66,9 @@ struct mfd_pidfd_info {
 #define MFD_PIDFD_INFO_CGROUPID (1UL << 2)
 
 /* linux/in.h */
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif

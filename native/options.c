@@ -8,8 +8,14 @@
  *
  * Not carried: SO_REUSEADDR and SO_REUSEPORT (they matter at bind(), which is past), IPV6_V6ONLY (part
  * of what the address means), SO_ATTACH_FILTER and friends (cannot be read back as a program).
- * Source: socket(7), ip(7), ipv6(7), tcp(7). */
+ *
+ * A socket that takes another's place in a namespace (elsewhere.c) is a client's, unbound as yet, of TCP or UDP:
+ * these three go along, and so does what datagrams and their senders have. Still not carried: filters; keys of
+ * TCP_MD5SIG; multicast groups; interfaces that are named by their index (IP_UNICAST_IF, IP_MULTICAST_IF), for it
+ * is another's there.
+ * Source: socket(7), ip(7), ipv6(7), tcp(7), udp(7). */
 #include <linux/tcp.h>
+#include <linux/udp.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -102,6 +108,46 @@ static const struct option standin_too[] = {
     {SOL_SOCKET, SO_RXQ_OVFL, PLAIN},
 };
 
+/* For a socket of the same kind besides: what a client sets, and what datagrams have. */
+static const struct option same_kind[] = {
+    {SOL_SOCKET, SO_REUSEPORT, PLAIN},
+    {SOL_SOCKET, SO_BROADCAST, PLAIN},
+    {SOL_SOCKET, SO_NO_CHECK, PLAIN},
+    {SOL_SOCKET, SO_PEEK_OFF, PLAIN},
+    {SOL_SOCKET, SO_SELECT_ERR_QUEUE, PLAIN},
+    {SOL_SOCKET, SO_TIMESTAMPNS, PLAIN},
+    {SOL_SOCKET, SO_TIMESTAMP_NEW, PLAIN},
+    {SOL_SOCKET, SO_TIMESTAMPNS_NEW, PLAIN},
+    {SOL_SOCKET, SO_TIMESTAMPING, PLAIN},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, PLAIN},
+    {SOL_SOCKET, SO_PREFER_BUSY_POLL, PLAIN},
+    {SOL_SOCKET, SO_TXREHASH, PLAIN},
+    {IPPROTO_IP, IP_OPTIONS, PLAIN},
+    {IPPROTO_IP, IP_RECVOPTS, PLAIN},
+    {IPPROTO_IP, IP_RETOPTS, PLAIN},
+    {IPPROTO_IP, IP_CHECKSUM, PLAIN},
+    {IPPROTO_IP, IP_RECVFRAGSIZE, PLAIN},
+    {IPPROTO_IP, IP_MULTICAST_TTL, PLAIN},
+    {IPPROTO_IP, IP_MULTICAST_LOOP, PLAIN},
+    {IPPROTO_IP, IP_MULTICAST_ALL, PLAIN},
+    {IPPROTO_IP, IP_LOCAL_PORT_RANGE, PLAIN},
+    {IPPROTO_IPV6, IPV6_MULTICAST_HOPS, PLAIN},
+    {IPPROTO_IPV6, IPV6_MULTICAST_LOOP, PLAIN},
+    {IPPROTO_IPV6, IPV6_MULTICAST_ALL, PLAIN},
+    {IPPROTO_IPV6, IPV6_DONTFRAG, PLAIN},
+    {IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, PLAIN},
+    {IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, PLAIN},
+    {IPPROTO_IPV6, IPV6_MINHOPCOUNT, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVFRAGSIZE, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVPATHMTU, PLAIN},
+    {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, PLAIN},
+    {IPPROTO_TCP, TCP_TX_DELAY, PLAIN},
+    {IPPROTO_UDP, UDP_CORK, PLAIN},
+    {IPPROTO_UDP, UDP_SEGMENT, PLAIN},
+    {IPPROTO_UDP, UDP_GRO, PLAIN},
+};
+
 /* A buffer whose size the kernel chose is not carried: another kind of socket has another. Before Linux 5.14
  * that cannot be told. */
 static bool is_own_choice(const struct option *option, int fd)
@@ -171,8 +217,7 @@ void mfd_options_carry_standin(int from_fd, int to_fd)
         carry(&standin_too[i], from_fd, to_fd);
 }
 
-/* mfd_options_carry_all - make to_fd, a socket of the same kind on which nothing has happened, in every option like
- * from_fd */
+/* mfd_options_carry_all - make to_fd, a socket of the same kind on which nothing has happened, like from_fd */
 void mfd_options_carry_all(int from_fd, int to_fd)
 {
     mfd_options_carry(from_fd, to_fd);
@@ -180,7 +225,8 @@ void mfd_options_carry_all(int from_fd, int to_fd)
         carry(&kept[i], from_fd, to_fd);
     for (size_t i = 0; i < MFD_COUNT(standin_too); i++)
         carry(&standin_too[i], from_fd, to_fd);
-    carry(&(const struct option){SOL_SOCKET, SO_REUSEPORT, PLAIN}, from_fd, to_fd);
+    for (size_t i = 0; i < MFD_COUNT(same_kind); i++)
+        carry(&same_kind[i], from_fd, to_fd);
 }
 
 static void compare(const struct option *option, int fd, int fresh_fd, mfd_option_take *take,

@@ -113,6 +113,25 @@ os.setuid(uid)
 print(json.dumps(said + [connected(one) for one in later]), flush=True)
 """
 
+# Says of options that no listening socket has whether they are set, before and after connecting.
+OPTIONS: Final = """
+import json, socket, sys
+wanted = [  # level, option, value
+    (socket.SOL_SOCKET, socket.SO_BROADCAST, 1), (socket.SOL_SOCKET, 35, 1),  # SO_TIMESTAMPNS
+    (socket.SOL_SOCKET, 47, 1000000),  # SO_MAX_PACING_RATE
+    (socket.IPPROTO_IP, socket.IP_RETOPTS, 1),
+    (socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1), (socket.IPPROTO_TCP, 16, 1),  # ..THIN_LINEAR..
+]
+one = socket.socket(socket.AF_INET6)
+for option in wanted:
+    one.setsockopt(*option)
+def read():
+    return [one.getsockopt(level, name) for level, name, _ in wanted]
+before = read()
+one.connect(("::ffff:" + sys.argv[1], 80))
+print(json.dumps([before, read()]), flush=True)
+"""
+
 # Registered once, a socket goes from failure to failure, now here, now there, and arrives.
 TO_AND_FRO: Final = """
 import errno, json, select, socket, sys
@@ -211,6 +230,13 @@ def test_a_network_of_the_program_s_own(
     said = _said(processes, tmp_path, place, OWN_NETWORK)
     require(said is not None, "an ordinary user cannot make a user namespace")
     assert said == [errno.ENETUNREACH, "0.0.0.0"]
+
+
+def test_options(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """Options that matter to a client alone go along, too."""
+    before, after = _said(processes, tmp_path, place, OPTIONS)
+    assert all(before)
+    assert before == after
 
 
 def test_rights(processes: Processes, tmp_path: Path, place: Transition) -> None:

@@ -94,6 +94,11 @@ tell("accepted", listening.accept()[0])
 for kind, of in ("refused", socket.AF_INET), ("refused mapped", socket.AF_INET6):
     one = socket.socket(of)
     said[kind] = one.connect_ex(("127.0.0.1" if of == socket.AF_INET else "::ffff:127.0.0.1", 1))
+one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+one.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 7)
+said["broadcast"] = one.connect_ex((mapped.rpartition(".")[0] + ".255", 9))
+said["ttl"] = one.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL)
 if port6 != "-":
     one = datagram("udp mapped", socket.AF_INET6, mapped)
     one.connect((server6, 9))
