@@ -123,6 +123,7 @@ class Agent:
         self._channel = channel
         self._send_lock = trio.Lock()
         self._routes_lock = trio.Lock()
+        self._netns_lock = trio.Lock()
         self._last_seq = 0
         self._waiting: dict[int, tuple[trio.Event, list[Done]]] = {}
         self._lost = False
@@ -330,30 +331,34 @@ class Agent:
             AgentLostError: the agent is gone.
 
         """
-        fd = self._options.open_netns(name)
-        try:
-            identity = identity_of(fd)
-            if index is not None and identity in self._netns:
-                raise ServiceError(
-                    f"network namespace {name}: the service lives there, with its IPv4; leave the "
-                    "transition out"
+        async with self._netns_lock:  # each index is one's
+            fd = self._options.open_netns(name)
+            try:
+                return await self._place_at(fd, name, index)
+            finally:
+                os.close(fd)
+
+    async def _place_at(self, fd: int, name: str, index: int | None) -> int:
+        identity = identity_of(fd)
+        if index is not None and identity in self._netns:
+            raise ServiceError(
+                f"network namespace {name}: the service lives there, with its IPv4; leave the "
+                "transition out"
+            )
+        if identity not in self._netns:
+            if index is None:
+                index = engine.NETNS_OTHER + sum(
+                    one >= engine.NETNS_OTHER for one in self._netns.values()
                 )
-            if identity not in self._netns:
-                if index is None:
-                    index = engine.NETNS_OTHER + sum(
-                        one >= engine.NETNS_OTHER for one in self._netns.values()
-                    )
-                if index >= engine.NETNS_MAX:
-                    raise ServiceError(
-                        f"network namespace {name}: {engine.NETNS_MAX} are the most that one "
-                        "service can have sockets in"
-                    )
-                done = await self._request(lambda seq: engine.encode_netns(seq, index), fds=(fd,))
-                if done.errno:
-                    raise refusal(name, done.errno)
-                self._netns[identity] = index
-        finally:
-            os.close(fd)
+            if index >= engine.NETNS_MAX:
+                raise ServiceError(
+                    f"network namespace {name}: {engine.NETNS_MAX} are the most that one "
+                    "service can have sockets in"
+                )
+            done = await self._request(lambda seq: engine.encode_netns(seq, index), fds=(fd,))
+            if done.errno:
+                raise refusal(name, done.errno)
+            self._netns[identity] = index
         return self._netns[identity]
 
     async def _places(self, routes: Sequence[Route]) -> Callable[[Upstream, Endpoint], int]:

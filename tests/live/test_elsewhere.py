@@ -12,12 +12,17 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trio
 
 import meshfd
+from meshfd.agent import AgentOptions, open_agent
+from meshfd.model import ListeningSocket, SocketAddress
+from meshfd.netns import NEW
 from tests.differential.runs import ELSEWHERE
 from tests.support.command import VIRTUAL, address_of, way_to
 from tests.support.configured import refused, report_of, start_run, toml_command
@@ -27,7 +32,7 @@ from tests.support.ordinary_user import NOBODY
 from tests.support.processes import Processes, sleeps_in_select
 from tests.support.programs import Programs
 from tests.support.servers import Echo, Greeter
-from tests.support.transition import EGRESS4, SERVER4, Transition, open_transition
+from tests.support.transition import EGRESS4, SERVER4, SERVICE6, Transition, open_transition
 from tests.support.waiting import wait_until
 
 # Connects in every way, and says by which addresses, and what it heard.
@@ -356,6 +361,15 @@ async def test_verdicts(how: str, place: Transition, tmp_path: Path) -> None:
                 pass
             assert await program.wait() == 0
     assert (tmp_path / "out").read_text() == f"{EGRESS4} hello\n"
+
+
+async def test_namespaces_that_are_named_at_once(place: Transition) -> None:
+    """Two tasks that name two namespaces, which the agent has not heard of, each mean their own."""
+    addresses = {place.service: SERVICE6, place.egress: EGRESS4}
+    async with open_agent(AgentOptions(netns=NEW)) as agent, trio.open_nursery() as nursery:
+        for name, ip in addresses.items():
+            address = SocketAddress(ip_address(ip), 8000)
+            nursery.start_soon(agent.open_listening, ListeningSocket(name, address, netns=name))
 
 
 async def test_verdict_that_is_not_prepared_for(place: Transition, greeter: Greeter) -> None:
