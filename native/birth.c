@@ -8,7 +8,8 @@
  *
  * The socket is of the user and group that the program has at that moment (identity.c).
  *
- * Such a cgroup can be frozen. The child has WAIT_MS; then it is killed, and there is no socket.
+ * In such a cgroup a process may be one too many (pids.max), or hardly run (cpu.max). The child has WAIT_MS; then it is
+ * killed, and there is no socket. Nobody else of the service is served meanwhile.
  * Source: clone(2) CLONE_INTO_CGROUP, cgroups(7), unix(7) SCM_RIGHTS. */
 #include <linux/sched.h>
 #include <poll.h>
@@ -83,7 +84,7 @@ static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct 
 static int receive_result(int channel)
 {
     struct pollfd polled = {.fd = channel, .events = POLLIN};
-    int error = ETIMEDOUT;
+    int error = EAGAIN;
     int fd = -1;
     struct iovec part = {.iov_base = &error, .iov_len = sizeof(error)};
     union rights control = {0};
@@ -97,7 +98,7 @@ static int receive_result(int channel)
 
     if (poll(&polled, 1, WAIT_MS) != 1 ||
         recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(error))
-        return -ETIMEDOUT;
+        return -EAGAIN;
     if (error != 0)
         return -error;
     rights = CMSG_FIRSTHDR(&message);
@@ -111,7 +112,7 @@ static int make_by_child(const struct mfd_netns *netns, const struct wish *wish,
 {
     struct clone_args args = {.flags = CLONE_INTO_CGROUP, .cgroup = (unsigned)cgroup_fd};
     int channel[2];
-    int result;
+    int result = -EAGAIN;
     pid_t pid;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
@@ -120,7 +121,6 @@ static int make_by_child(const struct mfd_netns *netns, const struct wish *wish,
     pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
     if (pid == 0)
         make_and_send(netns, wish, channel[1]);
-    result = pid < 0 ? -errno : 0;
     (void)close(channel[1]);
     if (pid > 0) {
         result = receive_result(channel[0]);
@@ -138,12 +138,12 @@ static int make(const struct mfd_agent *agent, const struct wish *wish)
     if (mfd_cgroup_has(&agent->cgroup, wish->pid))
         return make_as_program(&agent->netns, wish);
     cgroup_fd = mfd_cgroup_open_of(wish->pid);
-    return cgroup_fd < 0 ? cgroup_fd : make_by_child(&agent->netns, wish, cgroup_fd);
+    return cgroup_fd < 0 ? -EAGAIN : make_by_child(&agent->netns, wish, cgroup_fd);
 }
 
 /* mfd_birth - socket(2) in this namespace, and in the program's own cgroup
- * Return: the fd, close-on-exec, owned by the caller; -EMFILE: we have none left; -ETIMEDOUT: its cgroup is frozen;
- * -errno. */
+ * Return: the fd, close-on-exec, owned by the caller; -EMFILE: we have none left; -EAGAIN: no process can be born in
+ * its cgroup, or run there; what socket(2) says. */
 int mfd_birth(struct mfd_agent *agent, pid_t pid, uint32_t netns, int domain, int type,
               int protocol)
 {

@@ -116,7 +116,7 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
     int error = fd < 0 ? fd : furnish(agent, &attempt->call, socket->fd, fd, true);
 
     if (error < 0)
-        return error == -EMFILE || error == -ETIMEDOUT ? -EAGAIN : error;
+        return error == -EMFILE || error == -ENFILE ? -EAGAIN : error;
     if (mfd_known_has(&agent->bound, socket->fd))
         mfd_known_add(&agent->bound, mfd_socket_cookie(fd));
     *ret_fd = mfd_take_fd(&fd);

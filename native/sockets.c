@@ -2,12 +2,13 @@
  *
  * Theory of operation: socket() of a TCP socket is answered with one that the agent makes. It has
  * the agent's network namespace and cgroup, which are the service's, and the user and group that the
- * program has at that moment (identity.c). Its errors are socket()'s errors, but
- * for the agent's own want of fds: then the program makes its socket itself, and loses nothing. So it
- * does in a network namespace that it has made for itself, and in a cgroup below the service's.
+ * program has at that moment (identity.c). Its errors are socket()'s errors, but for the agent's own want of
+ * fds: then the program makes its socket itself, and loses nothing. So it does in a network namespace that it
+ * has made for itself, and in a cgroup below the service's.
  *
  * Where the service's IPv4 is in another namespace (MFD_SETUP_IPV4), stream and datagram sockets of AF_INET are
- * made there, whoever asks, and only there: for a program in another cgroup by a child of ours that is born there (birth.c). Raw sockets and those of ping(8) need the program's own rights, and stay at home.
+ * made there, whoever asks, and only there: for a program in another cgroup by a child of ours that is born there
+ * (birth.c). Raw sockets and those of ping(8) need the program's own rights, and stay at home.
  *
  * A later call (connect, bind, listen) names the socket by thread and fd number. Taking it up yields
  * a duplicate of the open file: the lease if there is one, else a re-opened one. In either case the
@@ -138,7 +139,7 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
         return;
     }
     if (fd < 0) {
-        mfd_answer(agent, call, fd == -EMFILE ? -ENFILE : fd);
+        mfd_answer(agent, call, fd == -EMFILE || fd == -EAGAIN ? -ENFILE : fd);
         return;
     }
     added = is_leased ? mfd_answer_fd(call, fd, cloexec) : give(call, &fd, cloexec);
