@@ -24,8 +24,9 @@
  * In a transparent service the families must be the same: accept() then tells addresses as it would of a socket
  * of the program's own. (A v4-mapped address in the configuration makes an AF_INET6 socket of an IPv4 address.)
  *
- * Every other bind() is the kernel's: the program binds with its own rights (a low port stays
- * forbidden to whom it is forbidden), the lease having been given up first.
+ * Every other bind() is the kernel's, but for addresses of IPv4 that are in another namespace (elsewhere.c): the
+ * program binds with its own rights (a low port stays forbidden to whom it is forbidden), the lease having been
+ * given up first.
  * Limits: all holders of a listening socket share one open file, so they share its O_NONBLOCK; the
  * last daemon to bind decides.
  * Source: bind(2), ip(7), ipv6(7) IPV6_V6ONLY, seccomp_unotify(2) SECCOMP_ADDFD_FLAG_SETFD. */
@@ -225,34 +226,43 @@ static void take_unspecified(union mfd_sockaddr *sockaddr, int length)
         sockaddr->any.sa_family = AF_INET;
 }
 
+/* Does it matter what is bound? */
+static bool is_looked_at(const struct mfd_agent *agent, int length)
+{
+    return (agent->listening.n > 0 || (agent->flags & MFD_SETUP_IPV4) != 0) && length >= 0 &&
+           length <= MFD_SOCKADDR_MAX;
+}
+
 /* mfd_bind_handle - answer bind() */
 void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *call)
 {
-    union mfd_sockaddr sockaddr;
-    struct mfd_address asked;
+    struct mfd_attempt attempt = {.call = *call};
+    union mfd_sockaddr *sockaddr = &attempt.sockaddr;
     int length = (int)call->call.args[2];
     int error = -ESRCH;
 
     agent->stats->binds++;
     mfd_elsewhere_note_bind(agent, call);
-    if (agent->listening.n == 0 || length < 0 || length > MFD_SOCKADDR_MAX) {
+    if (!is_looked_at(agent, length)) {
         leave_to_kernel(agent, call);
         return;
     }
+    attempt.length = (socklen_t)length;
     if (call->pid != 0)
-        error = mfd_target_read(call->pid, call->call.args[1], sockaddr.bytes, (size_t)length);
+        error = mfd_target_read(call->pid, call->call.args[1], sockaddr->bytes, attempt.length);
     if (error < 0) {
-        tell_unseen(agent, call, error, NULL);
+        if (agent->listening.n > 0)
+            tell_unseen(agent, call, error, NULL);
         leave_to_kernel(agent, call);
         return;
     }
-    take_unspecified(&sockaddr, length);
-    if (mfd_address_parse(&sockaddr, (socklen_t)length, &asked) < 0 ||
-        !has_port(&agent->listening, asked.port)) {
+    take_unspecified(sockaddr, length);
+    if (mfd_address_parse(sockaddr, attempt.length, &attempt.asked) < 0)
         leave_to_kernel(agent, call);
-        return;
-    }
-    bind_ours(agent, call, &asked, sockaddr.any.sa_family);
+    else if (has_port(&agent->listening, attempt.asked.port))
+        bind_ours(agent, call, &attempt.asked, sockaddr->any.sa_family);
+    else if (!mfd_elsewhere_bind(agent, &attempt))
+        leave_to_kernel(agent, call);
 }
 
 /* The queue holds the clients of a restart, too: a daemon's own backlog can only make it longer. A

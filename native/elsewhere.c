@@ -5,7 +5,8 @@
  * socket() tells that already, the socket is made there (sockets.c). Else connect() does: a dual-stack socket that goes to
  * a v4-mapped address, any socket that a route leads there, and one that has to come home again. A socket cannot
  * be moved; so another is made there that is like it, connected, and put in its place (replace.c). It is a socket of
- * the same family, type and protocol, so that only its identity tells: SO_COOKIE and the inode.
+ * the same family, type and protocol, so that only its identity tells: SO_COOKIE and the inode. bind() of a
+ * dual-stack socket to a v4-mapped address does the same, so that it is found where IPv4 is; to [::] it stays.
  *
  *   options    as they were (options.c), but for BPF filters, multicast groups, and what that namespace does not have
  *   bound      to the same address and port, if the program has bound it; a failure is connect()'s
@@ -68,29 +69,34 @@ static bool is_bound(struct mfd_agent *agent, int fd, const struct mfd_address *
            (address->port != 0 && mfd_known_has(&agent->bound, fd));
 }
 
-static int bind_like(struct mfd_agent *agent, int fd, int new_fd)
-{
+struct name { /* what a socket is to be bound to */
     union mfd_sockaddr sockaddr;
-    struct mfd_address address;
-    socklen_t length = sizeof(sockaddr);
+    socklen_t length; /* 0: to nothing */
+};
 
-    if (getsockname(fd, &sockaddr.any, &length) < 0 ||
-        mfd_address_parse(&sockaddr, length, &address) < 0 || !is_bound(agent, fd, &address))
-        return 0;
-    return bind(new_fd, &sockaddr.any, length) < 0 ? -errno : 0;
+static struct name name_of(struct mfd_agent *agent, int fd)
+{
+    struct name name = {.length = sizeof(name.sockaddr)};
+    struct mfd_address address;
+
+    if (getsockname(fd, &name.sockaddr.any, &name.length) < 0 ||
+        mfd_address_parse(&name.sockaddr, name.length, &address) < 0 ||
+        !is_bound(agent, fd, &address))
+        name.length = 0;
+    return name;
 }
 
 /* As the program itself: what it may not do there is not done for it.
  * Return: 0; bind(2)'s -errno; -ESRCH, -EPERM: the program's rights cannot be told, or taken on. */
-static int furnish(struct mfd_agent *agent, const struct mfd_notification *call, int fd, int new_fd,
-                   bool bound)
+static int furnish(const struct mfd_notification *call, int fd, int new_fd, const struct name *name)
 {
     struct mfd_identity_change identity;
     int error = mfd_identity_enter(call, &identity);
 
     if (error == 0) {
         mfd_options_carry_all(fd, new_fd);
-        error = bound ? bind_like(agent, fd, new_fd) : 0;
+        if (name->length > 0 && bind(new_fd, &name->sockaddr.any, name->length) < 0)
+            error = -errno;
     }
     mfd_identity_leave(&identity);
     return error;
@@ -113,7 +119,8 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
                        const struct mfd_socket *socket, uint32_t netns, int *ret_fd)
 {
     MFD_CLOSE int fd = make_like(agent, attempt->call.pid, socket->fd, netns);
-    int error = fd < 0 ? fd : furnish(agent, &attempt->call, socket->fd, fd, true);
+    const struct name name = name_of(agent, socket->fd);
+    int error = fd < 0 ? fd : furnish(&attempt->call, socket->fd, fd, &name);
 
     if (error < 0)
         return error == -EMFILE || error == -ENFILE ? -EAGAIN : error;
@@ -126,8 +133,9 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
 static int revive(struct mfd_agent *agent, const struct mfd_replacement *replacement, int *ret_fd)
 {
     const struct mfd_notification *call = replacement->call;
+    const struct name nothing = {.length = 0};
     MFD_CLOSE int fd = make_like(agent, call->pid, replacement->fd, replacement->old_netns);
-    int error = fd < 0 ? fd : furnish(agent, call, replacement->fd, fd, false);
+    int error = fd < 0 ? fd : furnish(call, replacement->fd, fd, &nothing);
 
     if (error < 0)
         return error;
@@ -155,4 +163,58 @@ int mfd_elsewhere_replace(struct mfd_agent *agent, const struct mfd_attempt *att
     error = mfd_replace(agent, attempt, &replacement, &old_fd);
     socket->fd = new_fd;
     return error < 0 && error != -ENOENT ? -ECONNREFUSED : error;
+}
+
+/* --- bind() --------------------------------------------------------------------------------------------------- */
+
+/* A dual-stack socket on which nothing has happened; of others the kernel has the right errno. */
+static bool can_be_bound(const struct mfd_socket *socket)
+{
+    struct sockaddr_in6 own = {.sin6_family = AF_INET6};
+    socklen_t length = sizeof(own);
+    int v6only = 1;
+
+    return socket->protocol != 0 && socket->domain == AF_INET6 && socket->netns == MFD_NETNS_OWN &&
+           mfd_socket_option(socket->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only) == 0 && v6only == 0 &&
+           getsockname(socket->fd, (struct sockaddr *)&own, &length) == 0 && own.sin6_port == 0 &&
+           (socket->protocol == IPPROTO_UDP || mfd_inplace_is_closed(socket->fd));
+}
+
+/* Put a bound one in its place. Return: 0; -ENOENT: the target is gone; what bind(2) says. */
+static int bind_elsewhere(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                          struct mfd_socket *socket)
+{
+    const struct name name = {.sockaddr = attempt->sockaddr, .length = attempt->length};
+    MFD_CLOSE int fd = make_like(agent, attempt->call.pid, socket->fd, MFD_NETNS_IPV4);
+    int error = fd < 0 ? -ENOMEM : furnish(&attempt->call, socket->fd, fd, &name);
+
+    if (error < 0)
+        return error;
+    mfd_known_add(&agent->bound, mfd_socket_cookie(fd));
+    error = mfd_elsewhere_replace(agent, attempt, socket, mfd_take_fd(&fd));
+    return error == -ECONNREFUSED ? -EADDRINUSE : error;
+}
+
+/* mfd_elsewhere_bind - bind a dual-stack socket to an address of IPv4, where IPv4 is
+ * @attempt: call, address as it was given, and asked
+ * Return: whether the call is answered; else it is the kernel's. */
+bool mfd_elsewhere_bind(struct mfd_agent *agent, const struct mfd_attempt *attempt)
+{
+    const struct mfd_notification *call = &attempt->call;
+    struct mfd_socket socket;
+
+    if ((agent->flags & MFD_SETUP_IPV4) == 0 || attempt->asked.family != AF_INET ||
+        attempt->sockaddr.any.sa_family != AF_INET6 ||
+        mfd_forbidden_binds(agent, attempt->asked.port) || /* the kernel knows for whom */
+        mfd_socket_take_up(agent, call->pid, (int)call->call.args[0], &socket) < 0)
+        return false;
+    if (can_be_bound(&socket) && mfd_notify_is_alive(call)) {
+        int error = bind_elsewhere(agent, attempt, &socket);
+
+        mfd_release_at(&socket.fd);
+        mfd_answer(agent, call, error);
+        return true;
+    }
+    mfd_release_at(&socket.fd);
+    return false;
 }

@@ -645,6 +645,7 @@ int mfd_elsewhere_open(struct mfd_agent *agent, const struct mfd_attempt *attemp
 int mfd_elsewhere_replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                           struct mfd_socket *socket, int new_fd);
 void mfd_elsewhere_note_bind(struct mfd_agent *agent, const struct mfd_notification *call);
+bool mfd_elsewhere_bind(struct mfd_agent *agent, const struct mfd_attempt *attempt);
 bool mfd_elsewhere_may_be(const struct mfd_agent *agent);
 uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mfd_address *address);
 

@@ -48,6 +48,11 @@ def tell(kind, one, heard=b""):
     said[kind] = {
         "netns": netns(one), "name": one.getsockname()[0], "peer": peer, "heard": heard.decode()
     }
+def call_errno(call, *words):
+    try:
+        call(*words)
+    except OSError as error:
+        return error.errno
 def stream(kind, family, address, port, before=lambda one: None):
     one = socket.socket(family)
     before(one)
@@ -91,6 +96,19 @@ listening = socket.create_server(("0.0.0.0", 0))
 tell("listening", listening)
 client = socket.create_connection(("127.0.0.1", listening.getsockname()[1]), 20)
 tell("accepted", listening.accept()[0])
+for kind, address in ("loopback", "::ffff:127.0.0.1"), ("any mapped", "::ffff:0.0.0.0"):
+    listening = socket.socket(socket.AF_INET6)
+    listening.bind((address, 0))
+    listening.listen()
+    client = socket.create_connection(("127.0.0.1", listening.getsockname()[1]), 20)
+    tell(kind + " listening", listening)
+    tell(kind + " accepted", listening.accept()[0])
+    one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    one.bind((address, 0))
+    tell(kind + " udp", one)
+    one = socket.socket(socket.AF_INET6)
+    taken = (address, listening.getsockname()[1])
+    said[kind + " taken"] = [call_errno(one.bind, taken), call_errno(listening.bind, taken)]
 for kind, of in ("refused", socket.AF_INET), ("refused mapped", socket.AF_INET6):
     one = socket.socket(of)
     said[kind] = one.connect_ex(("127.0.0.1" if of == socket.AF_INET else "::ffff:127.0.0.1", 1))
