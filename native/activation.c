@@ -257,11 +257,10 @@ void mfd_bind_handle(struct mfd_agent *agent, const struct mfd_notification *cal
         return;
     }
     take_unspecified(sockaddr, length);
-    if (mfd_address_parse(sockaddr, attempt.length, &attempt.asked) < 0)
-        leave_to_kernel(agent, call);
-    else if (has_port(&agent->listening, attempt.asked.port))
+    error = mfd_address_parse(sockaddr, attempt.length, &attempt.asked);
+    if (error == 0 && has_port(&agent->listening, attempt.asked.port))
         bind_ours(agent, call, &attempt.asked, sockaddr->any.sa_family);
-    else if (!mfd_elsewhere_bind(agent, &attempt))
+    else if (error < 0 || !mfd_elsewhere_bind(agent, &attempt))
         leave_to_kernel(agent, call);
 }
 
