@@ -52,7 +52,7 @@ async def report_connections(
         question = Question(tuple(places.values()), tuple(owners))
         fds = [one.fd for one in question.places if one.fd is not None]
         answer = await ask_helper("meshfd.socket_scan", msgspec.json.encode(question), fds)
-    if not answer.data:
+    if answer.exit_status != 0:
         raise ControlError(f"the sockets are not found: status {answer.exit_status} of the search")
     found = msgspec.json.decode(answer.data, type=Answer)
     if found.error:

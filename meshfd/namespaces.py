@@ -74,12 +74,15 @@ class Namespaces:
         ``netns`` is the name of a declared one, or a path, see `meshfd.netns`.
 
         Raises:
-            ServiceError: there is none.
+            ServiceError: there is none, or no fd for it.
 
         """
-        if netns in self._now.fds and not netns.startswith("/"):
+        if netns not in self._now.fds or netns.startswith("/"):
+            return open_netns(netns)
+        try:
             return os.dup(self._now.fds[netns])
-        return open_netns(netns)
+        except OSError as error:
+            raise ServiceError(f"network namespace {netns}: {error.strerror}") from error
 
     async def change(self, configuration: Configuration) -> None:
         """Make what this configuration declares and uses; `settle` or `put_back` comes next.

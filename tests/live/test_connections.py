@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from tests.support.command import COMMAND, written
 from tests.support.configured import report_of, start_run, toml_command
 from tests.support.need import require_root
-from tests.support.processes import Processes
+from tests.support.processes import Processes, held_fds
 from tests.support.servers import Greeter, free_port, port_of
 from tests.support.transition import SERVER4, Transition, open_transition
 from tests.support.waiting import wait_until
@@ -51,6 +52,20 @@ if os.fork():
     listening.close()
 pathlib.Path(f"{report}.{os.getpid()}").write_text(json.dumps(said))
 os.rename(f"{report}.{os.getpid()}", report)
+time.sleep(1000)
+"""
+# Has many sockets, whose rows are more than a socket's queue takes at once.
+MANY: Final = """
+import json, os, pathlib, resource, socket, sys, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+made = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2000)]
+for one in made:
+    one.bind(("127.0.0.1", 0))
+cookies = [int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little") for one in made]
+report = sys.argv[1]
+pathlib.Path(report + ".new").write_text(json.dumps({"cookies": cookies}))
+os.rename(report + ".new", report)
 time.sleep(1000)
 """
 STATES: Final = {"listen": "listen", "connected": "connected", "unconnected": "unconnected"}
@@ -131,6 +146,30 @@ def test_own_namespace(processes: Processes, tmp_path: Path) -> None:
     assert set(rows) == {cookie for cookie, _ in said.values()}
     assert {(row["service"], row["netns"]) for row in rows.values()} == {("web", "-")}
     assert {row["uid"] for row in rows.values()} == {os.geteuid()}
+
+
+def test_no_fd_left(processes: Processes, tmp_path: Path) -> None:
+    """Where meshfd may open nothing more, that is said; its services run on, no fd is lost."""
+    report = tmp_path / "report"
+    command = toml_command([sys.executable, "-c", MANY, str(report)])
+    running = start_run(processes, tmp_path, f"[service.web]\n{command}")
+    cookies = set(report_of(running, report)["cookies"])
+    held = held_fds(running.pid)
+    soft, hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+    free = [number for number in range(soft) if str(number) not in held]
+    # The one that is left is the client's connection.
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (free[1], hard))
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = processes.run([*COMMAND, "status", "--connections"], env=environment)
+    assert (done.code, done.err) == (
+        1,
+        "meshfd: no helper process can be started: Too many open files\n",
+    )
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert set(rows_by_cookie(processes, tmp_path)) == cookies
+    wait_until(lambda: held_fds(running.pid) == held, "the end of the clients")
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
 
 
 def test_nothing_runs(processes: Processes, tmp_path: Path) -> None:
