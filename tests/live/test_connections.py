@@ -15,10 +15,11 @@ import pytest
 
 from tests.support.command import COMMAND, written
 from tests.support.configured import report_of, start_run, toml_command
-from tests.support.need import require_root
+from tests.support.need import require_root, require_tool
+from tests.support.netns import open_named
 from tests.support.processes import Processes, held_fds
 from tests.support.servers import Greeter, free_port, port_of
-from tests.support.transition import SERVER4, Transition, open_transition
+from tests.support.transition import EGRESS4, SERVER4, Transition, open_transition
 from tests.support.waiting import wait_until
 
 # Has one socket of each kind, and names them by cookie and port. A child holds one of them alone.
@@ -54,7 +55,7 @@ pathlib.Path(f"{report}.{os.getpid()}").write_text(json.dumps(said))
 os.rename(f"{report}.{os.getpid()}", report)
 time.sleep(1000)
 """
-# Has many sockets, whose rows are more than a socket's queue takes at once.
+# Has many sockets of IPv4, and one of IPv6. Their rows are more than a socket's queue takes.
 MANY: Final = """
 import json, os, pathlib, resource, socket, sys, time
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -62,6 +63,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 made = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2000)]
 for one in made:
     one.bind(("127.0.0.1", 0))
+made.append(socket.create_server(("::1", 0), family=socket.AF_INET6))
 cookies = [int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little") for one in made]
 report = sys.argv[1]
 pathlib.Path(report + ".new").write_text(json.dumps({"cookies": cookies}))
@@ -130,6 +132,29 @@ def test_shared_namespace(processes: Processes, tmp_path: Path, place: Transitio
             words = [name, row["protocol"], row["local"], row["remote"] or "-"]
             assert words in [line.split()[:4] for line in text.splitlines()]
     assert not rows
+
+
+def test_name_is_gone(processes: Processes, tmp_path: Path) -> None:
+    """Sockets are told where they are, by what the kernel calls it, when the names are others'."""
+    require_root()
+    ip = require_tool("ip")
+    with open_named() as home, open_named() as there:
+        assert processes.run([ip, "-n", there, "addr", "add", EGRESS4, "dev", "lo"]).code == 0
+        place = Transition(home, there)
+        report = tmp_path / "report"
+        words = [sys.executable, "-c", MANY, str(report)]
+        running = start_run(processes, tmp_path, place.configuration(words))
+        cookies = report_of(running, report)["cookies"]
+        inodes = {one: Path("/run/netns", one).stat().st_ino for one in (home, there)}
+        for name in (home, there):
+            for verb in ("delete", "add"):
+                assert processes.run([ip, "netns", verb, name]).code == 0
+        rows = rows_by_cookie(processes, tmp_path)
+        running.signal(signal.SIGTERM)
+        assert running.finish().code == 0
+    assert {rows[cookie]["netns"] for cookie in cookies} == {
+        f"net:[{inode}]" for inode in inodes.values()
+    }
 
 
 def test_own_namespace(processes: Processes, tmp_path: Path) -> None:

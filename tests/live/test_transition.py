@@ -16,7 +16,7 @@ import pytest
 from tests.support.cgroups import new_place
 from tests.support.configured import refused, report_of, start_run
 from tests.support.need import require_root
-from tests.support.netns import ask_within, open_named, within
+from tests.support.netns import ask_within, within
 from tests.support.ordinary_user import NOBODY
 from tests.support.processes import Processes, children_of
 from tests.support.servers import Echoer, Greeter, port_of
@@ -112,13 +112,6 @@ def place() -> Iterator[Transition]:
     require_root()
     with open_transition() as made:
         yield made
-
-
-@pytest.fixture
-def named() -> Iterator[str]:
-    """Make a namespace that has nothing but its loopback device."""
-    with open_named() as name:
-        yield name
 
 
 def _without_netns(said: dict[str, Any]) -> dict[str, Any]:
