@@ -48,7 +48,7 @@ from meshfd.model import (
     Verdict,
     is_ipv4,
 )
-from meshfd.netns import NEW, OWN_PATH, identity_of, open_netns, refusal
+from meshfd.netns import NEW, OWN_PATH, identity_of, open_netns, refusal, title_of
 from meshfd.turns import Turns
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ class Agent:
             identity = identity_of(fd)
             if index is not None and identity in self._netns:
                 raise ServiceError(
-                    f"network namespace {name}: the service lives there, with its IPv4; leave the "
+                    f"{title_of(name)}: the service lives there, with its IPv4; leave the "
                     "transition out"
                 )
             if identity not in self._netns:
@@ -342,7 +342,7 @@ class Agent:
                     )
                 if index >= engine.NETNS_MAX:
                     raise ServiceError(
-                        f"network namespace {name}: {engine.NETNS_MAX} are the most that one "
+                        f"{title_of(name)}: {engine.NETNS_MAX} are the most that one "
                         "service can have sockets in"
                     )
                 done = await self._request(lambda seq: engine.encode_netns(seq, index), fds=(fd,))

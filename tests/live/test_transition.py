@@ -232,6 +232,15 @@ def test_faults(
     assert not touched.exists()
 
 
+def test_from_host_to_host(processes: Processes, tmp_path: Path) -> None:
+    """Our own namespace is called that, not by the path that stands for it."""
+    text = Transition("host", "host").configuration(["true"])
+    assert refused(start_run(processes, tmp_path, text)) == (
+        "meshfd: service legacy: meshfd's own network namespace: the service lives there, with its "
+        "IPv4; leave the transition out"
+    )
+
+
 @pytest.mark.parametrize("killed", ["meshfd", "program"])
 def test_nothing_is_left(
     killed: str, processes: Processes, tmp_path: Path, place: Transition
