@@ -172,6 +172,17 @@ class Agent:
                 self._table.close()
             self._table = table
 
+    async def prepare_routes(self, routes: Sequence[Route]) -> None:
+        """Try the network namespaces that `set_routes` will need for these; the agent holds them.
+
+        Raises:
+            ServiceError: one cannot be used.
+            AgentLostError: the agent is gone.
+
+        """
+        async with self._routes_lock:
+            await self._places(routes)
+
     async def open_listening(self, listening: ListeningSocket) -> int:
         """Open a listening socket; returns its index.
 
