@@ -48,7 +48,7 @@ from meshfd.model import (
     Verdict,
     is_ipv4,
 )
-from meshfd.netns import NEW, OWN_PATH, identity_of, open_netns, refusal
+from meshfd.netns import NEW, OWN_PATH, identity_of, open_netns, refusal, title_of
 from meshfd.turns import Turns
 
 if TYPE_CHECKING:
@@ -172,6 +172,17 @@ class Agent:
                 self._keep_counts(self._table, table)
                 self._table.close()
             self._table = table
+
+    async def prepare_routes(self, routes: Sequence[Route]) -> None:
+        """Try the network namespaces that `set_routes` will need for these; the agent holds them.
+
+        Raises:
+            ServiceError: one cannot be used.
+            AgentLostError: the agent is gone.
+
+        """
+        async with self._routes_lock:
+            await self._places(routes)
 
     async def open_listening(self, listening: ListeningSocket) -> int:
         """Open a listening socket; returns its index.
@@ -342,7 +353,7 @@ class Agent:
         identity = identity_of(fd)
         if index is not None and identity in self._netns:
             raise ServiceError(
-                f"network namespace {name}: the service lives there, with its IPv4; leave the "
+                f"{title_of(name)}: the service lives there, with its IPv4; leave the "
                 "transition out"
             )
         if identity not in self._netns:
@@ -352,7 +363,7 @@ class Agent:
                 )
             if index >= engine.NETNS_MAX:
                 raise ServiceError(
-                    f"network namespace {name}: {engine.NETNS_MAX} are the most that one "
+                    f"{title_of(name)}: {engine.NETNS_MAX} are the most that one "
                     "service can have sockets in"
                 )
             done = await self._request(lambda seq: engine.encode_netns(seq, index), fds=(fd,))

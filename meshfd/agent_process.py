@@ -34,6 +34,7 @@ from meshfd.engine import (
 from meshfd.errors import AgentLostError, ListenError, NotSupportedError, SpawnError
 from meshfd.events import Event
 from meshfd.model import ListeningSocket
+from meshfd.netns import title_of
 from meshfd.standard_files import STDERR
 
 AGENT_VARIABLE: Final = "MESHFD_AGENT"
@@ -178,7 +179,7 @@ def check_listen(done: Done, listening: ListeningSocket) -> int:
     check_done(done)
     what = f"cannot listen on {listening.address}"
     if listening.netns is not None:
-        what += f" in network namespace {listening.netns}"
+        what += f" in {title_of(listening.netns)}"
     if done.errno == errno.ENOSPC:
         raise ListenError(f"{what}: {LISTEN_MAX} sockets are the most", errno=done.errno)
     if done.errno:

@@ -212,6 +212,8 @@ def _make(name: str, directory: Path, *, shared: bool) -> None:
         for one in reversed(missing):
             one.mkdir(exist_ok=True)
             os.setxattr(one, MARK, b"")
+        if not directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(directory / "cgroup.procs", os.W_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if not shared and _is_ours(directory) and _is_populated(directory):

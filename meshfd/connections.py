@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -47,12 +48,15 @@ async def report_connections(
             agent_pid = managed.runner.agent_pid
             owners.append(Owner(managed.name, agent_pid))
             for title, fd in _open_places(managed.service, agent_pid, namespaces):
+                if identity_of(fd) in places:
+                    os.close(fd)
+                    continue
                 stack.callback(os.close, fd)
-                places.setdefault(identity_of(fd), Place(title, fd))
+                places[identity_of(fd)] = Place(title, fd)
         question = Question(tuple(places.values()), tuple(owners))
         fds = [one.fd for one in question.places if one.fd is not None]
         answer = await ask_helper("meshfd.socket_scan", msgspec.json.encode(question), fds)
-    if not answer.data:
+    if answer.exit_status != 0:
         raise ControlError(f"the sockets are not found: status {answer.exit_status} of the search")
     found = msgspec.json.decode(answer.data, type=Answer)
     if found.error:
@@ -64,16 +68,32 @@ async def report_connections(
 def _open_places(
     service: Service, agent_pid: int, namespaces: Namespaces
 ) -> Iterator[tuple[str, int]]:
-    """The namespaces that a service can have sockets in, but for ours; those that are gone are not.
+    """The namespaces that a service can have sockets in, by title, perhaps more than once.
 
-    The fds are the caller's.
+    A name may be gone, or mean another by now: so what the agent is in, and what it holds, comes
+    after what has a name. The fds are the caller's.
     """
-    if service.netns == NEW:
-        with contextlib.suppress(ServiceError):
-            yield f"{service.name} (new)", open_netns(f"/proc/{agent_pid}/ns/net")
     for name in _names_of(service):
         with contextlib.suppress(ServiceError):
             yield name.removeprefix(f"{NAMED}/"), namespaces.open(name)
+    if service.netns == NEW:
+        with contextlib.suppress(ServiceError):
+            yield f"{service.name} (new)", open_netns(f"/proc/{agent_pid}/ns/net")
+    for file in _files_of(agent_pid):
+        with contextlib.suppress(ServiceError, OSError):
+            yield f"net:[{file.stat().st_ino}]", open_netns(str(file))
+
+
+def _files_of(agent_pid: int) -> Iterator[Path]:
+    """The files of the namespaces that an agent is in, and holds."""
+    process = Path("/proc", str(agent_pid))
+    yield process / "ns/net"
+    device, _ = identity_of(OWN_PATH)  # that of every namespace (nsfs), whatever a path says
+    with contextlib.suppress(OSError):  # it has ended
+        for file in process.joinpath("fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if file.stat().st_dev == device:
+                    yield file
 
 
 def _names_of(service: Service) -> list[str]:

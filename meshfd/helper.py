@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from meshfd.errors import ServiceError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,16 +41,17 @@ async def ask_helper(module: str, question: bytes, fds: Sequence[int]) -> Helper
     """Run the helper ``module``, in which ``fds`` are inherited, and wait for its end.
 
     When this is cancelled, the helper is waited for all the same.
+
+    Raises:
+        ServiceError: it cannot be started.
+
     """
-    ours, theirs = trio.socket.socketpair()
+    try:
+        ours, process = await _start(module, fds)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ServiceError(f"no helper process can be started: {where}{error.strerror}") from error
     with ours:
-        with theirs:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", module],
-                stdin=theirs.fileno(),
-                pass_fds=fds,
-                process_group=0,
-            )
         try:
             await _send_all(ours, question)
             data, received = await _receive_all(ours)
@@ -57,6 +60,22 @@ async def ask_helper(module: str, question: bytes, fds: Sequence[int]) -> Helper
             with trio.CancelScope(shield=True):
                 await process.wait()
     return HelperAnswer(data, received, process.returncode)
+
+
+async def _start(module: str, fds: Sequence[int]) -> tuple[trio.socket.SocketType, trio.Process]:
+    """Start it; its end of the channel blocks, ours does not: O_NONBLOCK is each end's own."""
+    ours, theirs = socket.socketpair()
+    with theirs, contextlib.ExitStack() as stack:
+        stack.enter_context(ours)
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-P", "-m", module],
+            stdin=theirs.fileno(),
+            pass_fds=fds,
+            process_group=0,
+        )
+        channel = trio.socket.from_stdlib_socket(ours)
+        stack.pop_all()
+    return channel, process
 
 
 async def _send_all(channel: trio.socket.SocketType, data: bytes) -> None:

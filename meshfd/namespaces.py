@@ -29,7 +29,7 @@ import msgspec
 from meshfd.errors import MeshfdError, ServiceError
 from meshfd.helper import ask_helper
 from meshfd.logs import event as log
-from meshfd.netns import open_netns
+from meshfd.netns import OWN_TITLE, open_netns, title_of
 from meshfd.netns_plan import (
     Answer,
     Orders,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from meshfd.model import Configuration, Link, Namespace
 
 _HELPER: Final = "meshfd.netns_setup"
-_OWN: Final = Room("meshfd's own network namespace", own=True)
+_OWN: Final = Room(OWN_TITLE, own=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,15 @@ class Namespaces:
         ``netns`` is the name of a declared one, or a path, see `meshfd.netns`.
 
         Raises:
-            ServiceError: there is none.
+            ServiceError: there is none, or no fd for it.
 
         """
-        if netns in self._now.fds and not netns.startswith("/"):
+        if netns not in self._now.fds or netns.startswith("/"):
+            return open_netns(netns)
+        try:
             return os.dup(self._now.fds[netns])
-        return open_netns(netns)
+        except OSError as error:
+            raise ServiceError(f"{title_of(netns)}: {error.strerror}") from error
 
     async def change(self, configuration: Configuration) -> None:
         """Make what this configuration declares and uses; `settle` or `put_back` comes next.

@@ -18,6 +18,10 @@ from meshfd.wording import quote
 NEW: Final = "new"
 HOST: Final = "host"
 OWN_PATH: Final = "/proc/self/ns/net"
+OWN_TITLE: Final = "meshfd's own network namespace"
+IN_USER_NETNS: Final = "in a user namespace (unshare -Urn)"
+"""How an ordinary user has the rights that are needed; a text for errors."""
+
 NAMED: Final = "/run/netns"
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
@@ -54,14 +58,14 @@ def open_netns(name: str) -> int:
         advice = ""
         if error.errno == errno.ENOENT and path.startswith(f"{NAMED}/"):
             advice = f"; make it (ip netns add {path.removeprefix(NAMED + '/')})"
-        raise ServiceError(f"network namespace {path}: {error.strerror}{advice}") from error
+        raise ServiceError(f"{title_of(path)}: {error.strerror}{advice}") from error
     try:
         kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
     except OSError:
         kind = 0
     if kind != _CLONE_NEWNET:
         os.close(fd)
-        raise ServiceError(f"network namespace {path}: this file is no network namespace")
+        raise ServiceError(f"{title_of(path)}: this file is no network namespace")
     return fd
 
 
@@ -71,14 +75,19 @@ def identity_of(netns: int | str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def title_of(netns: str) -> str:
+    """What errors call a namespace, by its path or the name of a declared one."""
+    return OWN_TITLE if netns == OWN_PATH else f"network namespace {netns}"
+
+
 def refusal(netns: str, number: int) -> ServiceError:
     """Why the agent could not enter it."""
-    what = "no network namespace can be made" if netns == NEW else f"network namespace {netns}"
+    what = "no network namespace can be made" if netns == NEW else title_of(netns)
     advice = ""
     if number == errno.EPERM:
         advice = "; this needs CAP_SYS_ADMIN: run meshfd as root"
         if netns == NEW:
-            advice += ", or in a user namespace (unshare -Urn)"
+            advice += f", or {IN_USER_NETNS}"
     elif number == errno.ENOSPC:
         advice = "; raise user.max_net_namespaces"
     elif number == errno.EADDRNOTAVAIL:

@@ -9,7 +9,7 @@ Source: netdevice(7), veth(4), linux/net/core/dev.c (dev_valid_name).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
+from ipaddress import IPv6Address, ip_address, ip_interface, ip_network
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
@@ -36,15 +36,19 @@ _UNFIT: Final = frozenset("/:%")
 Interface = tuple[str | None, str]
 """Namespace and name."""
 
+Route = tuple[str | None, IPNetwork]
+"""Namespace and destination."""
+
 
 @dataclass(frozen=True, slots=True)
 class NamespaceReader:
     """Reads the namespaces of one configuration.
 
-    ``interfaces`` is where each interface was named first.
+    ``interfaces`` is where each interface was named first, ``routes`` each destination.
     """
 
     interfaces: dict[Interface, Place] = field(default_factory=dict)
+    routes: dict[Route, Place] = field(default_factory=dict)
 
     def read(self, name: str, place: Place) -> Namespace:
         """A namespace; what is wrong in it is left out, and recorded."""
@@ -100,14 +104,22 @@ class NamespaceReader:
                 f"{first.key} ({first}) is {quote(end.name)} in the same namespace; "
                 "choose another name"
             )
+        self._check_routes(end, place.at("routes"))
+        return end
+
+    def _check_routes(self, end: LinkEnd, place: Place) -> None:
         networks = [one.network for one in end.addresses]
         for network, gateway in end.routes:
+            first = self.routes.setdefault((end.netns, network), place)
+            if first is not place:
+                place.fault(
+                    f"{first.key} ({first}) leads to {network} from the same namespace; drop one"
+                )
             if not any(gateway in one for one in networks) and not gateway.is_link_local:
-                place.at("routes").fault(
+                place.fault(
                     f"no address of {end.name} is in a network with {gateway}, the gateway to "
                     f"{network}; give it one, or name another gateway"
                 )
-        return end
 
 
 def check_interface(name: str) -> str:
@@ -139,7 +151,8 @@ def _interface(name: str, place: Place) -> str:  # noqa: ARG001 -- a Key's
 
 
 def _has_ipv6(end: LinkEnd) -> bool:
-    return any(isinstance(one, IPv6Interface) for one in end.addresses)
+    networks = [network for network, _ in end.routes]
+    return any(one.version == 6 for one in (*end.addresses, *networks))  # noqa: PLR2004 -- IP's
 
 
 def _addresses(values: list[Any], place: Place) -> tuple[IPInterface, ...]:

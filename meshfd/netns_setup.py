@@ -36,7 +36,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +47,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from meshfd.engine import enter_netns, make_netns
 from meshfd.errors import ServiceError
-from meshfd.netns import NEW, refusal
+from meshfd.netns import IN_USER_NETNS, NEW, refusal
 from meshfd.netns_plan import Answer, EndOrder, LinkOrder, Orders, Room
 
 MARK: Final = "meshfd"
@@ -64,9 +64,9 @@ class Rooms:
     """The namespaces of the orders, each with a netlink socket in it."""
 
     def __init__(
-        self, rooms: tuple[Room, ...], used: set[int], stack: contextlib.ExitStack
+        self, rooms: tuple[Room, ...], used: Mapping[int, str], stack: contextlib.ExitStack
     ) -> None:
-        """Open those that are ``used``, and make those that are to be made.
+        """Open those that are ``used``, by the key of an end there, and make what is to be made.
 
         Raises:
             ServiceError: one cannot be made, or entered.
@@ -80,7 +80,7 @@ class Rooms:
         for index in sorted(range(len(rooms)), key=lambda one: not rooms[one].own):
             room = rooms[index]
             if index in used or (room.fd is None and not room.own):
-                self.fds[index] = self._go(room)
+                self.fds[index] = self._go(room, used.get(index, room.title))
                 self._routes[index] = self._open_here()
                 if room.fd is None and not room.own:
                     self._prepare(room, index)
@@ -101,7 +101,7 @@ class Rooms:
         """What to call that namespace."""
         return self._rooms[end.room].title
 
-    def _go(self, room: Room) -> int:
+    def _go(self, room: Room, key: str) -> int:
         """Be in a namespace from now on; its fd."""
         try:
             if room.fd is not None:
@@ -112,7 +112,7 @@ class Rooms:
         except OSError as error:
             number = error.errno or 0
             if room.fd is not None:
-                raise refusal(room.title, number) from error
+                raise ServiceError(f"{key}: {refusal(room.title, number)}") from error
             raise ServiceError(f"{room.title}: {refusal(NEW, number)}") from error
         fd = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
         self._stack.callback(os.close, fd)
@@ -291,7 +291,7 @@ def _link_local(hardware: str) -> str:
 def _refused(key: str, what: str, number: int, needs: str = "") -> ServiceError:
     advice = ""
     if number == errno.EPERM:
-        advice = f"{needs or '; this needs CAP_NET_ADMIN'}: run meshfd as root"
+        advice = f"{needs or '; this needs CAP_NET_ADMIN'}: run meshfd as root, or {IN_USER_NETNS}"
     elif number == errno.EOPNOTSUPP:
         advice = "; the kernel has none of these (modprobe veth)"
     return ServiceError(f"{key}: {what}: {os.strerror(number)}{advice}")
@@ -303,7 +303,7 @@ def serve(channel: socket.socket) -> None:
         b"".join(iter(lambda: channel.recv(CHUNK_BYTES), b"")), type=Orders
     )
     links = (*orders.removed, *orders.laid)
-    used = {end.room for link in links for end in (link.end, link.peer)}
+    used = {end.room: end.key for link in links for end in (link.end, link.peer)}
     with contextlib.ExitStack() as stack:
         try:
             rooms = Rooms(orders.rooms, used, stack)

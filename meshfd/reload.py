@@ -1,12 +1,12 @@
 """Carry a new configuration out while services run.
 
 Theory of operation: everything that can be refused is tried first, and then nothing has changed:
-programs are looked up, network namespaces made, new agents started, limits of cgroups written and
-new listening sockets opened beside the old. Only a socket whose address is taken, and whose port
-one of ours gives up, has to wait. Then, in this order: services that went, or need a new agent, are
-stopped; what had to wait is opened; routes are replaced and sockets that went closed; programs
-whose description changed are restarted and new services started. Whether they get ready is not
-waited for: the log and the status say it.
+programs are looked up, network namespaces made, new agents started, the namespaces of new routes
+opened, limits of cgroups written and new listening sockets opened beside the old. Only a socket
+whose address is taken, and whose port one of ours gives up, has to wait. Then, in this order:
+services that went, or need a new agent, are stopped; what had to wait is opened; routes are
+replaced and sockets that went closed; programs whose description changed are restarted and new
+services started. Whether they get ready is not waited for: the log and the status say it.
 
 If something is refused, everything is put back: limits are as they were, and where what had to wait
 cannot be opened after all, the sockets and services that had to go are there again, as they were,
@@ -17,11 +17,12 @@ Unchanged services are not touched at all. See `meshfd.changes` for how deep a c
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from meshfd.changes import Change, Depth, Plan
-from meshfd.errors import MeshfdError, ServiceError
+from meshfd.errors import AgentLostError, MeshfdError, ServiceError
 from meshfd.launch import plan_launch
 from meshfd.logs import event as log
 from meshfd.order import start_order
@@ -110,11 +111,14 @@ class _Attempt:
 
     async def begin(self, change: Change) -> None:
         """Limit the cgroup of a service that keeps its agent, and open what it gets anew."""
+        runner = self._fleet.find(change.new.name).runner
+        if runner is not None and change.reroutes:
+            with contextlib.suppress(AgentLostError):  # the next one will take them
+                await runner.prepare_routes(change.new.routes)
         cgroup = self._fleet.find(change.new.name).cgroup
         if cgroup is not None and change.relimits:  # without one: it takes the new limits
             await cgroup.limit(change.new.cgroup_limits)
             self._limited.append((cgroup, change.old.cgroup_limits))
-        runner = self._fleet.find(change.new.name).runner
         if runner is None or not change.opened:  # without an agent: the next one opens them
             return
         self._opened.append((runner, change.opened))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from meshfd.agent import Agent, Scope
-from meshfd.errors import AgentLostError, ListenError, MeshfdError
+from meshfd.errors import AgentLostError, ListenError, MeshfdError, ServiceError
 from meshfd.events import (
     Emptied,
     Event,
@@ -136,6 +136,19 @@ class Runner:
                 del self._indices[index]
                 self.handed.pop(one, None)
                 await self._agent.close_listening(index)
+
+    async def prepare_routes(self, routes: Sequence[Route]) -> None:
+        """See to it that `set_routes` will have what these need of the machine.
+
+        Raises:
+            ServiceError: it is not to be had.
+            AgentLostError: the agent is lost.
+
+        """
+        try:
+            await self._agent.prepare_routes(routes)
+        except ServiceError as error:
+            raise ServiceError(f"service {self.name}: {error}") from error
 
     async def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the routes; connections that were made stay.

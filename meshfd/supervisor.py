@@ -168,7 +168,9 @@ class Supervisor:
         if request.command == "status":
             return report_status(self._chosen(names))
         if request.command == "connections":
-            return await report_connections(self._chosen(names), self._fleet.namespaces)
+            asked = self._chosen(names)
+            namespaces = self._fleet.namespaces
+            return _taken(await _outcome(lambda: report_connections(asked, namespaces)))
         if self._status is not None:
             raise ControlError("meshfd is stopping")
         if request.command == "reload":
@@ -197,12 +199,7 @@ class Supervisor:
 
         async def carry_out() -> None:
             try:
-                outcome.append(await work())
-            except MeshfdError as error:
-                outcome.append(error)
-            except Exception as error:  # noqa: BLE001 -- a mistake of ours must not end the services
-                log(logging.ERROR, f"internal error: {error!r}", at=traceback.format_exc())
-                outcome.append(ControlError(f"internal error: {error!r}"))
+                outcome.append(await _outcome(work))
             finally:
                 done.set()
 
@@ -210,9 +207,7 @@ class Supervisor:
         await done.wait()
         if not outcome:
             raise ControlError("meshfd is stopping")
-        if isinstance(outcome[0], MeshfdError):
-            raise outcome[0]
-        return outcome[0]
+        return _taken(outcome[0])
 
     async def _reload_quietly(self) -> None:
         try:
@@ -244,6 +239,23 @@ class Supervisor:
             )
             log(logging.INFO, f"reloaded: {'; '.join(changed) or 'nothing has changed'}")
             return summary
+
+
+async def _outcome(work: Callable[[], Awaitable[Result]]) -> Result | MeshfdError:
+    """What comes of it; a mistake of ours must not end the services."""
+    try:
+        return await work()
+    except MeshfdError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 -- see above
+        log(logging.ERROR, f"internal error: {error!r}", at=traceback.format_exc())
+        return ControlError(f"internal error: {error!r}")
+
+
+def _taken(outcome: Result | MeshfdError) -> Result:
+    if isinstance(outcome, MeshfdError):
+        raise outcome
+    return outcome
 
 
 @contextlib.contextmanager

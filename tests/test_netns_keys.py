@@ -133,6 +133,10 @@ LINK_FAULTS = [
         ),
     ),
     (
+        'mtu = 1000\nroutes = { "::/0" = "fe80::1" }\npeer.name = "p"',
+        "5: netns.shop.links.e.mtu: IPv6 needs 1280 at least; write that, or more",
+    ),
+    (
         'peer.name = "p"\nroutes = { default = "10.0.0.1" }',
         (
             '6: netns.shop.links.e.routes.default: "default" is not a network such as 10.0.0.0/8; '
@@ -188,6 +192,18 @@ LINK_FAULTS = [
     (
         'peer = { name = "f", netns = "shop" }\n[netns.shop.links.f]\npeer.name = "p"',
         "6: netns.shop.links.f: netns.shop.links.e.peer (a.toml:5) is ",
+    ),
+    (
+        (
+            'peer.name = "p"\naddresses = ["10.0.0.2/24"]\n'
+            'routes = { "10.1.0.0/16" = "10.0.0.1" }\n'
+            '[netns.shop.links.f]\naddresses = ["10.9.0.2/24"]\npeer.name = "q"\n'
+            'routes = { "10.1.0.0/16" = "10.9.0.1" }'
+        ),
+        (
+            "11: netns.shop.links.f.routes: netns.shop.links.e.routes (a.toml:7) leads to "
+            "10.1.0.0/16 from the same namespace; drop one"
+        ),
     ),
     ('peer.nam = "p"\npeer.name = "p"', "5: netns.shop.links.e.peer.nam: this key is not known; "),
 ]

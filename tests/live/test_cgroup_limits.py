@@ -21,7 +21,7 @@ from meshfd.errors import ServiceError
 from meshfd.rlimits import UNLIMITED
 from tests.support.cgroups import Place, controller, hierarchy_here, new_place, processes_in
 from tests.support.command import COMMAND
-from tests.support.configured import start_run, toml_command
+from tests.support.configured import refused, start_run, toml_command
 from tests.support.need import require
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Finished, Processes, Program
@@ -237,14 +237,6 @@ async def test_refused_by_the_kernel(place: Place) -> None:
 
 
 # --- what cannot be had ---------------------------------------------------------------------------
-
-
-def refused(running: Program) -> str:
-    """Return the one line that meshfd says when nothing was started."""
-    done = running.finish()
-    assert done.code != 0
-    (line,) = done.err.splitlines()
-    return line
 
 
 def test_no_such_file(run: Run) -> None:

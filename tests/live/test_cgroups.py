@@ -18,7 +18,7 @@ import pytest
 from meshfd.cgroup_paths import find_own
 from tests.support.cgroups import Place, new_place, processes_in
 from tests.support.command import VIRTUAL, address_of
-from tests.support.configured import report_of, start_run, toml_command
+from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
 from tests.support.processes import Processes, Program
 from tests.support.servers import Greeter, free_port
@@ -208,6 +208,15 @@ def test_delegated(run: Run, place: Place) -> None:
     running.signal(signal.SIGTERM)
     assert running.finish().code == 0
     assert not inner.exists()
+
+
+def test_file(run: Run, place: Place) -> None:
+    """A file of the kernel's is no cgroup, for root either."""
+    line = refused(run.start(f"{place.path}/cgroup.stat", ["sleep", "1000"]))
+    assert line == (
+        f"meshfd: service web: cgroup {place.directory / 'cgroup.stat'} cannot be used: "
+        "Not a directory"
+    )
 
 
 def test_in_use(run: Run, place: Place, processes: Processes, tmp_path: Path) -> None:

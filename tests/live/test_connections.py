@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import pytest
 
 from tests.support.command import COMMAND, written
 from tests.support.configured import report_of, start_run, toml_command
-from tests.support.need import require_root
-from tests.support.processes import Processes
+from tests.support.need import require_root, require_tool
+from tests.support.netns import open_named
+from tests.support.processes import Processes, held_fds
 from tests.support.servers import Greeter, free_port, port_of
-from tests.support.transition import SERVER4, Transition, open_transition
+from tests.support.transition import EGRESS4, SERVER4, Transition, open_transition
 from tests.support.waiting import wait_until
 
 # Has one socket of each kind, and names them by cookie and port. A child holds one of them alone.
@@ -51,6 +53,21 @@ if os.fork():
     listening.close()
 pathlib.Path(f"{report}.{os.getpid()}").write_text(json.dumps(said))
 os.rename(f"{report}.{os.getpid()}", report)
+time.sleep(1000)
+"""
+# Has many sockets of IPv4, and one of IPv6. Their rows are more than a socket's queue takes.
+MANY: Final = """
+import json, os, pathlib, resource, socket, sys, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+made = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2000)]
+for one in made:
+    one.bind(("127.0.0.1", 0))
+made.append(socket.create_server(("::1", 0), family=socket.AF_INET6))
+cookies = [int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little") for one in made]
+report = sys.argv[1]
+pathlib.Path(report + ".new").write_text(json.dumps({"cookies": cookies}))
+os.rename(report + ".new", report)
 time.sleep(1000)
 """
 STATES: Final = {"listen": "listen", "connected": "connected", "unconnected": "unconnected"}
@@ -117,6 +134,29 @@ def test_shared_namespace(processes: Processes, tmp_path: Path, place: Transitio
     assert not rows
 
 
+def test_name_is_gone(processes: Processes, tmp_path: Path) -> None:
+    """Sockets are told where they are, by what the kernel calls it, when the names are others'."""
+    require_root()
+    ip = require_tool("ip")
+    with open_named() as home, open_named() as there:
+        assert processes.run([ip, "-n", there, "addr", "add", EGRESS4, "dev", "lo"]).code == 0
+        place = Transition(home, there)
+        report = tmp_path / "report"
+        words = [sys.executable, "-c", MANY, str(report)]
+        running = start_run(processes, tmp_path, place.configuration(words))
+        cookies = report_of(running, report)["cookies"]
+        inodes = {one: Path("/run/netns", one).stat().st_ino for one in (home, there)}
+        for name in (home, there):
+            for verb in ("delete", "add"):
+                assert processes.run([ip, "netns", verb, name]).code == 0
+        rows = rows_by_cookie(processes, tmp_path)
+        running.signal(signal.SIGTERM)
+        assert running.finish().code == 0
+    assert {rows[cookie]["netns"] for cookie in cookies} == {
+        f"net:[{inode}]" for inode in inodes.values()
+    }
+
+
 def test_own_namespace(processes: Processes, tmp_path: Path) -> None:
     """An ordinary user's services are told likewise, where meshfd itself is."""
     with Greeter("here") as here:
@@ -131,6 +171,30 @@ def test_own_namespace(processes: Processes, tmp_path: Path) -> None:
     assert set(rows) == {cookie for cookie, _ in said.values()}
     assert {(row["service"], row["netns"]) for row in rows.values()} == {("web", "-")}
     assert {row["uid"] for row in rows.values()} == {os.geteuid()}
+
+
+def test_no_fd_left(processes: Processes, tmp_path: Path) -> None:
+    """Where meshfd may open nothing more, that is said; its services run on, no fd is lost."""
+    report = tmp_path / "report"
+    command = toml_command([sys.executable, "-c", MANY, str(report)])
+    running = start_run(processes, tmp_path, f"[service.web]\n{command}")
+    cookies = set(report_of(running, report)["cookies"])
+    held = held_fds(running.pid)
+    soft, hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+    free = [number for number in range(soft) if str(number) not in held]
+    # The one that is left is the client's connection.
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (free[1], hard))
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = processes.run([*COMMAND, "status", "--connections"], env=environment)
+    assert (done.code, done.err) == (
+        1,
+        "meshfd: no helper process can be started: Too many open files\n",
+    )
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert set(rows_by_cookie(processes, tmp_path)) == cookies
+    wait_until(lambda: held_fds(running.pid) == held, "the end of the clients")
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
 
 
 def test_nothing_runs(processes: Processes, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ from meshfd.agent import AgentOptions, open_agent
 from meshfd.model import ListeningSocket, SocketAddress
 from meshfd.netns import NEW
 from tests.differential.runs import ELSEWHERE
-from tests.support.command import VIRTUAL, address_of, way_to
+from tests.support.command import COMMAND, VIRTUAL, address_of, way_to
 from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.need import require, require_root
 from tests.support.netns import ask_within
@@ -293,6 +294,33 @@ def test_reload(processes: Processes, tmp_path: Path, place: Transition) -> None
             running.signal(signal.SIGHUP)
             wait_until(lambda: running.line() == answer, "an answer")  # noqa: B023 -- at once
             assert running.errors().count("started pid") == 2, n_agents
+        running.signal(signal.SIGTERM)
+        running.wait()
+
+
+def test_refused_reload(processes: Processes, tmp_path: Path, place: Transition) -> None:
+    """Where a new route's namespace cannot be had, all is as it was, and that is said."""
+    with Greeter("one", host=SERVER4) as one:
+
+        def text(netns: str) -> str:
+            command = [sys.executable, "-c", AGAIN, VIRTUAL]
+            more = f'routes = {{ "{VIRTUAL}:80" = "upstream:far" }}\n'
+            return service(command, more + upstream("far", netns, address_of(one.listening)))
+
+        running = start_run(processes, tmp_path, text(place.egress))
+        assert running.line() == "one"
+        (tmp_path / "meshfd.toml").write_text(text("meshfd-nowhere"))
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+        done = processes.run([*COMMAND, "reload"], env=environment)
+        assert (done.code, done.err) == (
+            1,
+            (
+                "meshfd: service web: network namespace /run/netns/meshfd-nowhere: No such file or "
+                "directory; make it (ip netns add meshfd-nowhere)\n"
+            ),
+        )
+        (tmp_path / "meshfd.toml").write_text(text(place.egress))
+        assert processes.run([*COMMAND, "reload"], env=environment).out == "unchanged: web\n"
         running.signal(signal.SIGTERM)
         running.wait()
 

@@ -244,6 +244,24 @@ def test_without_privilege(processes: Processes, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("network", ["", "--net"], ids=["here", "new"])
+def test_without_privilege_at_the_other_end(
+    network: str, processes: Processes, tmp_path: Path, named: str
+) -> None:
+    """What rights in a user namespace are not enough for is told by the key of that end."""
+    words = [require_tool("unshare"), "--user", "--map-root-user", *network.split()]
+    text = lonely("shop", tmp_path / "report", peer=f'netns = "{named}"' if network else "")
+    line = refused(start_run(processes, tmp_path, text, prefix=words))
+    link = "meshfd: netns.shop.links.eth0"
+    assert line == (
+        f"{link}.peer: network namespace /run/netns/{named}: Operation not permitted; this needs "
+        "CAP_SYS_ADMIN: run meshfd as root"
+        if network
+        else f"{link}: interface eth0: Operation not permitted; this needs CAP_NET_ADMIN in "
+        "meshfd's own network namespace: run meshfd as root, or in a user namespace (unshare -Urn)"
+    )
+
+
 def test_a_new_agent_is_in_the_same_one(
     processes: Processes, tmp_path: Path, network: Network
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.support.cgroups import new_place
 from tests.support.configured import refused, report_of, start_run
 from tests.support.need import require_root
-from tests.support.netns import ask_within, open_named, within
+from tests.support.netns import ask_within, within
 from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes, children_of
 from tests.support.servers import Echoer, Greeter, port_of, read_all
@@ -135,13 +135,6 @@ def place() -> Iterator[Transition]:
     require_root()
     with open_transition() as made:
         yield made
-
-
-@pytest.fixture
-def named() -> Iterator[str]:
-    """Make a namespace that has nothing but its loopback device."""
-    with open_named() as name:
-        yield name
 
 
 def _without_netns(said: dict[str, Any]) -> dict[str, Any]:
@@ -305,6 +298,15 @@ def test_faults(
     assert expected.format(**names) in line
     assert "legacy" in line
     assert not touched.exists()
+
+
+def test_from_host_to_host(processes: Processes, tmp_path: Path) -> None:
+    """Our own namespace is called that, not by the path that stands for it."""
+    text = Transition("host", "host").configuration(["true"])
+    assert refused(start_run(processes, tmp_path, text)) == (
+        "meshfd: service legacy: meshfd's own network namespace: the service lives there, with its "
+        "IPv4; leave the transition out"
+    )
 
 
 @pytest.mark.parametrize("killed", ["meshfd", "program"])
