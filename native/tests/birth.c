@@ -3,6 +3,7 @@
 
 #include "check.h"
 
+static char path[] = "/none";
 static struct mfd_agent agent = {.cgroup = {.fd = -1}, .netns = {.own_fd = -1}};
 
 /* The id of a process that was. */
@@ -33,7 +34,7 @@ int main(void)
 {
     in_our_own_cgroup_it_is_socket_s_error(); /* whose directory is not known: all are in it */
     agent.cgroup.fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC); /* has others below it */
-    agent.cgroup.path = "/none";
+    agent.cgroup.path = path;
     NEED(agent.cgroup.fd >= 0);
     where_no_cgroup_is_found_it_says_so();
     return check_result();
