@@ -198,14 +198,20 @@ def test_no_fd_left(processes: Processes, tmp_path: Path) -> None:
 
 
 def test_nothing_runs(processes: Processes, tmp_path: Path) -> None:
-    """A listening socket that nobody has been handed is its service's; else there is nothing."""
+    """A listening socket that nobody has been handed is its service's; else there is nothing.
+
+    An ordinary user may not look into an agent, which alone has it then (README, limits).
+    """
     keys = '[service.web]\ncommand = ["true"]\nautostart = false\n'
     address = f"127.0.0.1:{free_port()}"
     text = f'{keys}[[service.web.listen]]\naddress = "{address}"\n'
     running = start_run(processes, tmp_path, text)
     wait_until(lambda: is_answered(processes, tmp_path), "an answer")
-    (row,) = rows_by_cookie(processes, tmp_path).values()
-    assert (row["service"], row["local"], row["state"]) == ("web", address, "listen")
+    told = [
+        (row["service"], row["local"], row["state"])
+        for row in rows_by_cookie(processes, tmp_path).values()
+    ]
+    assert told == ([("web", address, "listen")] if os.geteuid() == 0 else [])
     (tmp_path / "meshfd.toml").write_text(keys)
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     assert processes.run([*COMMAND, "reload"], env=environment).code == 0

@@ -18,7 +18,7 @@ from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.need import require_tool
 from tests.support.netns import Network, open_network
 from tests.support.ordinary_user import NOBODY, as_ordinary_user
-from tests.support.processes import Processes, Program, agents_of, children_of
+from tests.support.processes import Processes, Program, agents_of, sleeps_in_select
 from tests.support.talking import alive
 from tests.support.waiting import wait_until
 
@@ -207,7 +207,7 @@ def test_name_about_to_be_free(processes: Processes, tmp_path: Path, network: Ne
     report = tmp_path / "report"
     ip = add_link(processes, network, "shop", "alias", "meshfd")
     running = start_run(processes, tmp_path, lonely("shop", report), prefix=network.prefix)
-    wait_until(lambda: children_of(running.pid), "the helper")
+    wait_until(lambda: sleeps_in_select(running.pid, "python"), "the helper's waiting")
     assert processes.run([*ip, "link", "delete", "shop"]).code == 0
     report_of(running, report)
     end(running)

@@ -302,6 +302,7 @@ def test_faults(
 
 def test_from_host_to_host(processes: Processes, tmp_path: Path) -> None:
     """Our own namespace is called that, not by the path that stands for it."""
+    require_root()
     text = Transition("host", "host").configuration(["true"])
     assert refused(start_run(processes, tmp_path, text)) == (
         "meshfd: service legacy: meshfd's own network namespace: the service lives there, with its "
