@@ -403,5 +403,7 @@ int main(int argc, char **argv)
     }
     run(&agent);
     mfd_class_forget();
+    if (agent.leave == MFD_LOST)
+        mfd_cgroup_remove_own();
     return 0;
 }

@@ -220,6 +220,7 @@ struct mfd_cgroup {
 void mfd_cgroup_learn(struct mfd_cgroup *cgroup);
 bool mfd_cgroup_has(const struct mfd_cgroup *cgroup, pid_t pid);
 int mfd_cgroup_open_of(pid_t pid);
+void mfd_cgroup_remove_own(void);
 
 /* --- netns.c: the network namespaces that the service has sockets in -------------------------------- */
 

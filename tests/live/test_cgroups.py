@@ -149,16 +149,30 @@ def test_what_was_there_stays(run: Run, place: Place) -> None:
     assert processes_in(inner) == []
 
 
+def test_after_sigkill(run: Run, place: Place) -> None:
+    """The agent of a meshfd that was killed removes what that has made, as the last who is left."""
+    parent = place.directory / "shop"
+    running = run.start(f"{place.path}/shop/web", ["sleep", "1000"])
+    wait_until(lambda: len(processes_in(parent / "web")) == 2, "the service")
+    (parent / "web" / "below").mkdir()
+    running.signal(signal.SIGKILL)
+    running.wait()
+    wait_until(lambda: not parent.exists(), "the end of the cgroups")
+
+
 def test_after_a_crash(run: Run, place: Place) -> None:
-    """What a meshfd that was killed has left is used by the next, and removed."""
+    """What is left of a meshfd that was killed, and its agent, is used by the next, and removed."""
     inner = place.directory / "web"
     for stop in (signal.SIGKILL, signal.SIGTERM):
         running = run.start(f"{place.path}/web", ["sleep", "1000"])
         wait_until(lambda: inner.exists() and len(processes_in(inner)) == 2, "the service")
+        if stop is signal.SIGKILL:
+            running.signal(signal.SIGSTOP)  # or it would see to it
+            (inner / "cgroup.kill").write_text("1")
         running.signal(stop)
         running.wait()
+        assert inner.exists() == (stop is signal.SIGKILL)
         wait_until(lambda: not inner.exists() or processes_in(inner) == [], "the service's end")
-    assert not inner.exists()
 
 
 def test_what_escapes_is_killed(run: Run, place: Place) -> None:
