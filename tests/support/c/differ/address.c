@@ -216,10 +216,29 @@ static int port_at(int fd, bool peer)
     return port_of(&name);
 }
 
+/* The socket that has this port and is connected to the one of `fd`, or (connected false) to none; -1. */
+static int slot_at(int port, int fd, bool connected)
+{
+    for (int i = 0; i < N_SLOTS; i++) {
+        int peer;
+
+        if (slots[i] < 0 || port_at(slots[i], false) != port ||
+            socket_type(slots[i]) != socket_type(fd))
+            continue;
+        peer = port_at(slots[i], true);
+        if (connected ? peer >= 0 && peer == port_at(fd, false) : peer < 0)
+            return i;
+    }
+    return -1;
+}
+
 /* Whose port is it? One that the kernel chose has no name but its socket's. The kernel may give the same to
- * two sockets that are connected elsewhere, so only a peer of `fd` is named; a socket's own (fd -1) is "*". */
+ * two sockets that are connected elsewhere, or of which one was refused, so only a peer of `fd` is named, and
+ * who may be one only after who is; a socket's own (fd -1) is "*". */
 static void tell_port(int port, int fd)
 {
+    int slot;
+
     if (port == 0) {
         tell("0");
         return;
@@ -229,19 +248,13 @@ static void tell_port(int port, int fd)
             tell("%s", places[i].name);
             return;
         }
-    for (int i = 0; i < N_SLOTS && fd >= 0; i++) {
-        int peer;
-
-        if (slots[i] < 0 || port_at(slots[i], false) != port ||
-            socket_type(slots[i]) != socket_type(fd))
-            continue;
-        peer = port_at(slots[i], true);
-        if (peer >= 0 && peer != port_at(fd, false))
-            continue;
-        tell("slot%d", i);
-        return;
-    }
-    tell("*");
+    slot = fd < 0 ? -1 : slot_at(port, fd, true);
+    if (fd >= 0 && slot < 0)
+        slot = slot_at(port, fd, false);
+    if (slot >= 0)
+        tell("slot%d", slot);
+    else
+        tell("*");
 }
 
 /* Where a route leads from the place's address, the address of the peer is that of the endpoint, and of the
