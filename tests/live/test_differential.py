@@ -16,6 +16,7 @@ from tests.differential.runs import BARE, MODES, Mode, Runs
 from tests.differential.search import Search
 from tests.differential.stage import Stage
 from tests.support.command import Meshfd, written
+from tests.support.need import require_root
 from tests.support.programs import Programs
 
 N_SEEDS = 360
@@ -35,6 +36,8 @@ def test_same(mode: str, meshfd: Meshfd, search: Search) -> None:
     """No sequence differs, nor does bare from bare; one that does is printed, shrunk."""
     if MODES[mode].under_meshfd:
         meshfd.need()
+    if MODES[mode].elsewhere:
+        require_root()
     found = search.differences(MODES[mode])
     assert not found, "\n\n".join(["", *map(str, found)])
 

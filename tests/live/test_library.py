@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from math import inf, nan
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.support.talking import (
     open_fds,
     open_talk,
     running_below,
+    wait_for,
 )
 from tests.support.waiting import DEADLINE_S
 
@@ -170,23 +172,35 @@ async def test_signal() -> None:
 
 
 async def test_events_that_nobody_takes(program: Programs, hello: meshfd.Verdict) -> None:
-    """Past EVENTS_MAX events are dropped and counted; the program's end is known all the same."""
-    n_connects = EVENTS_MAX + 500
+    """Past EVENTS_MAX events are dropped and counted; the program's end is known all the same.
+
+    Each round's have come before the next begins: what the agent cannot send it drops, too.
+    """
+    n_rounds, n_connects = 16, 100
     command = [str(program("hammer")), FIRST, "80", str(n_connects)]
     route = meshfd.Route(meshfd.Destination(None), hello)
     with open_talk() as talk:
         async with meshfd.spawn(
             command, routes=[route], stdin=talk.stdin_fd, stdout=talk.stdout_fd
         ) as running:
-            talk.tell("go")
+
+            def n_dropped() -> int:
+                lost = running.statistics().events_lost + running._agent.events_dropped
+                return running.n_events_dropped + lost
+
+            def have_come(n: int) -> bool:
+                return running._events.statistics().current_buffer_used + n_dropped() >= n
+
             assert (await talk.line()).startswith("parent: ")
-            assert await talk.line() == "done"
+            for n in range(1, n_rounds + 1):
+                talk.tell("go")
+                assert await talk.line() == "done"
+                await wait_for(partial(have_come, n * n_connects), "the events of a round")
             await running.signal(signal.SIGKILL)
             assert await running.wait() == -signal.SIGKILL
             events = [event async for event in running]
-    never_sent = running.statistics().events_lost + running._agent.events_dropped
-    assert len(events) == EVENTS_MAX
-    assert len(events) + running.n_events_dropped + never_sent == n_connects + 1
+            assert len(events) == EVENTS_MAX
+            assert len(events) + n_dropped() == n_rounds * n_connects + 1
 
 
 # --- decisions -----------------------------------------------------------------------------------
