@@ -28,7 +28,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "all": (*OTHERS, *UNIX, *LISTEN, "--transparent", "--track", "create"),
     "all-strict": (*OTHERS, *UNIX, *LISTEN, "--transparent", "--track", "create", "--strict"),
 }
-QUICK_MODES = ("pass", "strict")
+QUICK_MODES = ("all-strict",)  # intercepts all that the others do
 
 # Those that take longest come first.
 PARTS = (
