@@ -56,9 +56,9 @@ static int read_path(pid_t pid, char ret_path[PATH_ROOM])
     return error;
 }
 
-/* Where cgroup v2 is mounted, whole. @ret_path: the directory of this cgroup, whose last part is @cgroup
+/* Where cgroup v2 is mounted, whole. @ret_directory: the directory of this cgroup, whose last part is @cgroup
  * Return: an fd of it; -ENOENT. */
-static int open_directory(const char *cgroup, char ret_path[DIRECTORY_ROOM])
+static int open_directory(const char *cgroup, char ret_directory[DIRECTORY_ROOM])
 {
     FILE *mounts = setmntent("/proc/self/mounts", "re");
     struct mntent *one;
@@ -69,8 +69,8 @@ static int open_directory(const char *cgroup, char ret_path[DIRECTORY_ROOM])
     while (fd < 0 && (one = getmntent(mounts)) != NULL) {
         if (strcmp(one->mnt_type, "cgroup2") != 0)
             continue;
-        (void)snprintf(ret_path, DIRECTORY_ROOM, "%s%s", one->mnt_dir, cgroup);
-        fd = open(ret_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        (void)snprintf(ret_directory, DIRECTORY_ROOM, "%s%s", one->mnt_dir, cgroup);
+        fd = open(ret_directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
     }
     (void)endmntent(mounts);
     return fd < 0 ? -ENOENT : fd;
