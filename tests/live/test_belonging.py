@@ -30,7 +30,7 @@ from tests.support.firewall import (
 )
 from tests.support.need import require_tool
 from tests.support.netns import ask_within, open_named, within
-from tests.support.ordinary_user import NOBODY
+from tests.support.ordinary_user import NOBODY, open_to_all
 from tests.support.processes import Processes, Program
 from tests.support.programs import Programs
 from tests.support.servers import Echo
@@ -162,9 +162,7 @@ def place() -> Iterator[Place]:
 @pytest.fixture
 def stage(place: Place, program: Programs, processes: Processes, tmp_path: Path) -> Iterator[Stage]:
     """Make a stage. Needs root."""
-    tmp_path.chmod(0o777)  # the user reports there
-    for above in (tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(above.stat().st_mode | 0o011)
+    open_to_all(tmp_path).chmod(0o777)  # the user reports there
     with open_named() as netns:
         yield Stage(place, netns, program("belonging"), processes, tmp_path)
 
