@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import msgspec
 from pyroute2 import DiagSocket
+from pyroute2.netlink.exceptions import NetlinkError
 
 from meshfd.engine import enter_netns
 from meshfd.model import SocketAddress
@@ -64,6 +65,9 @@ def find_rows(question: Question) -> Answer:
             rows += _rows_in(place, owners)
         except OSError as error:
             return Answer(error=f"network namespace {place.title}: {error.strerror}")
+        except NetlinkError as error:  # a kernel without udp_diag, for one
+            reason = os.strerror(error.code)
+            return Answer(error=f"network namespace {place.title}: sock_diag: {reason}")
     rows.sort(key=lambda row: (row.service, row.netns, row.protocol, row.state, row.local))
     return Answer(tuple(rows[:ROWS_MAX]), max(len(rows) - ROWS_MAX, 0))
 

@@ -6,6 +6,14 @@
  * a namespace which it is not in cannot. Then a child of ours is born in the program's cgroup, makes it, sends it
  * here, and ends: some hundred microseconds, and nothing is kept.
  *
+ * MOVE, in three parts.
+ *   proposed   SECCOMP_ADDFD_FLAG_MOVE was to give a socket that is added to a program the net_cls and net_prio
+ *              (version 1) of that program; it was not merged
+ *   mainline   ADDFD gives them always (receive_fd, __receive_sock); but who takes the socket up later gives it
+ *              its own, and nothing ever changes its cgroup of version 2, network namespace or user
+ *   here       so a socket is made where it belongs in all of that (this file, netns.c, identity.c), is closed by us
+ *              when the program has it, but for a lease (leases.c), and keeps its class when we take it up (class.c)
+ *
  * The socket is of the user and group that the program has at that moment (identity.c).
  *
  * In such a cgroup a process may be one too many (pids.max), or hardly run (cpu.max). The child has WAIT_MS; then it is

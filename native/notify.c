@@ -136,7 +136,8 @@ static int add_fd(const struct mfd_notification *call, int fd, uint32_t flags, i
     return added < 0 ? -errno : added;
 }
 
-/* mfd_answer_fd - put a file into the target; its number there is the call's result
+/* mfd_answer_fd - put a file into the target; its number there is the call's result. What belongs to whom then:
+ * birth.c, MOVE
  * Return: the number; -ENOENT when the target is gone; another -errno (EMFILE): not answered yet. */
 int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec)
 {
