@@ -372,6 +372,7 @@ static int do_spawn(struct mfd_agent *agent, const struct received *received, st
         agent->occupied = true;
         if (inherit)
             let_go_of_inherited();
+        mfd_trim();
     }
     return error;
 }

@@ -781,6 +781,10 @@ void mfd_control_notice(struct mfd_agent *agent, enum mfd_notice notice, pid_t p
                         const struct mfd_address *address, uint32_t index);
 void mfd_control_flush(struct mfd_agent *agent);
 
+/* --- trim.c: give memory back ---------------------------------------------------------------------- */
+
+void mfd_trim(void);
+
 /* --- stats.c ---------------------------------------------------------------------------------------- */
 
 int mfd_stats_open(struct mfd_stats **ret_stats, int *ret_fd);

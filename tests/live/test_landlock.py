@@ -202,6 +202,7 @@ def test_nothing_is_left(meshfd: Meshfd, program: Programs, processes: Processes
     shell.tell()
     assert shell.line() == "as it should be: 40 of 40"
     wait_until(lambda: children_of(agent) == children, "the end of the agent's own children")
-    wait_until(lambda: held_fds(agent) == fds, "the end of what the agent held")
+    # a moment after its start an agent keeps a pidfd of a thread that has called
+    wait_until(lambda: set(held_fds(agent)) <= set(fds), "the end of what the agent held")
     shell.tell()
     assert shell.finish().code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -231,7 +232,8 @@ def test_queue_outlives_kill(daemon: Daemon, supervised: Supervised) -> None:
     with ThreadPoolExecutor(N_EARLY) as clients:
         answers = [clients.submit(daemon.exchange, connection) for connection in queued]
         for victim in victims:
-            os.kill(victim, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # meshfd was quicker with what is left
+                os.kill(victim, signal.SIGKILL)
         try:
             assert [answer.result() for answer in answers] == [True] * N_EARLY
         finally:

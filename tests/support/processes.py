@@ -89,12 +89,13 @@ def call_of(pid: int) -> int | None:
 def sleeps_in_select(pid: int, name: str) -> bool:
     """Whether a thread of a program of this name, below a process, sleeps in select(2)."""
     for one in descendants_of(pid):
-        if not Path(f"/proc/{one}/comm").read_text().startswith(name):
-            continue  # the agent sleeps in poll(2), which looks the same
-        for task in Path(f"/proc/{one}/task").iterdir():
-            where = (task / "wchan").read_text()
-            if where.startswith("poll_schedule_timeout"):
-                return True
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if not Path(f"/proc/{one}/comm").read_text().startswith(name):
+                continue  # the agent sleeps in poll(2), which looks the same
+            for task in Path(f"/proc/{one}/task").iterdir():
+                where = (task / "wchan").read_text()
+                if where.startswith("poll_schedule_timeout"):
+                    return True
     return False
 
 
