@@ -15,8 +15,8 @@ import msgspec
 
 from meshfd.errors import ControlError, ServiceError
 from meshfd.helper import ask_helper
-from meshfd.model import Redirect
 from meshfd.netns import NAMED, NEW, OWN_PATH, identity_of, open_netns
+from meshfd.netns_plan import netns_of
 from meshfd.socket_table import Answer, Owner, Place, Question
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def _open_places(
     A name may be gone, or mean another by now: so what the agent is in, and what it holds, comes
     after what has a name. The fds are the caller's.
     """
-    for name in _names_of(service):
+    for name in netns_of(service):
+        if name == NEW:
+            continue
         with contextlib.suppress(ServiceError):
             yield name.removeprefix(f"{NAMED}/"), namespaces.open(name)
     if service.netns == NEW:
@@ -94,16 +96,3 @@ def _files_of(agent_pid: int) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # closed meanwhile
                 if file.stat().st_dev == device:
                     yield file
-
-
-def _names_of(service: Service) -> list[str]:
-    names: list[str | None] = [None if service.netns == NEW else service.netns]
-    if service.transition is not None:
-        names.append(service.transition.ipv4_netns)
-    names += [one.netns for one in service.listen]
-    names += [
-        route.verdict.upstream.netns
-        for route in service.routes
-        if isinstance(route.verdict, Redirect)
-    ]
-    return [name for name in dict.fromkeys(names) if name is not None]

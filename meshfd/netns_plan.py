@@ -13,7 +13,7 @@ Pure: `meshfd.namespaces` carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,14 +23,15 @@ NAMESPACES_MAX: Final = 128
 """Namespaces of one configuration: their fds fit into one message (SCM_MAX_FD is 253)."""
 
 
-def netns_of(service: Service) -> frozenset[str]:
-    """Every network namespace that a service names."""
-    names = {service.netns, *(one.netns for one in service.listen)}
+def netns_of(service: Service) -> KeysView[str]:
+    """Every network namespace that a service names, its own first."""
+    names = [service.netns]
     if service.transition is not None:
-        names.add(service.transition.ipv4_netns)
+        names.append(service.transition.ipv4_netns)
+    names += [one.netns for one in service.listen]
     verdicts = (route.verdict for route in service.routes)
-    names.update(one.upstream.netns for one in verdicts if isinstance(one, Redirect))
-    return frozenset(name for name in names if name is not None)
+    names += [one.upstream.netns for one in verdicts if isinstance(one, Redirect)]
+    return dict.fromkeys(name for name in names if name is not None).keys()
 
 
 def used_namespaces(

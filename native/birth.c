@@ -22,7 +22,6 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -32,20 +31,7 @@
 
 #define WAIT_MS 100
 
-struct wish { /* what socket(2) is to be given, for whom, and where */
-    pid_t pid;
-    uint32_t netns;
-    int domain;
-    int type;
-    int protocol;
-};
-
-union rights { /* room for one fd */
-    struct cmsghdr align;
-    uint8_t room[CMSG_SPACE(sizeof(int))];
-};
-
-static int make_as_program(const struct mfd_netns *netns, const struct wish *wish)
+static int make_as_program(const struct mfd_netns *netns, const struct mfd_wish *wish)
 {
     struct mfd_file_identity own;
     int fd;
@@ -62,25 +48,11 @@ static int make_as_program(const struct mfd_netns *netns, const struct wish *wis
 static void send_result(int channel, int result)
 {
     int error = result < 0 ? -result : 0;
-    struct iovec part = {.iov_base = &error, .iov_len = sizeof(error)};
-    union rights control = {0};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
 
-    if (result >= 0) {
-        struct cmsghdr *rights;
-
-        message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
-        rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(rights), &result, sizeof(result));
-    }
-    (void)sendmsg(channel, &message, MSG_NOSIGNAL);
+    (void)mfd_rights_send(channel, &error, sizeof(error), result, 0);
 }
 
-static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct wish *wish,
+static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct mfd_wish *wish,
                                     int channel)
 {
     send_result(channel, make_as_program(netns, wish));
@@ -92,31 +64,18 @@ static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct 
 static int receive_result(int channel)
 {
     struct pollfd polled = {.fd = channel, .events = POLLIN};
-    int error = EAGAIN;
-    int fd = -1;
-    struct iovec part = {.iov_base = &error, .iov_len = sizeof(error)};
-    union rights control = {0};
-    struct msghdr message = {
-        .msg_iov = &part,
-        .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof(control),
-    };
-    struct cmsghdr *rights;
+    int error;
+    int fd;
 
     if (poll(&polled, 1, WAIT_MS) != 1 ||
-        recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(error))
+        !mfd_rights_receive(channel, &error, sizeof(error), MSG_DONTWAIT, &fd))
         return -EAGAIN;
     if (error != 0)
         return -error;
-    rights = CMSG_FIRSTHDR(&message);
-    if (rights == NULL || rights->cmsg_type != SCM_RIGHTS)
-        return -EMFILE; /* of ours: there was no number for it */
-    memcpy(&fd, CMSG_DATA(rights), sizeof(fd));
-    return fd;
+    return fd < 0 ? -EMFILE : fd; /* of ours: there was no number for it */
 }
 
-static int make_by_child(const struct mfd_netns *netns, const struct wish *wish, int cgroup_fd)
+static int make_by_child(const struct mfd_netns *netns, const struct mfd_wish *wish, int cgroup_fd)
 {
     struct clone_args args = {.flags = CLONE_INTO_CGROUP, .cgroup = (unsigned)cgroup_fd};
     int channel[2];
@@ -139,11 +98,11 @@ static int make_by_child(const struct mfd_netns *netns, const struct wish *wish,
     return result;
 }
 
-static int make(const struct mfd_agent *agent, const struct wish *wish)
+static int make(const struct mfd_agent *agent, const struct mfd_wish *wish)
 {
     MFD_CLOSE int cgroup_fd = -1;
 
-    if (mfd_cgroup_has(&agent->cgroup, wish->pid))
+    if (wish->is_here)
         return make_as_program(&agent->netns, wish);
     cgroup_fd = mfd_cgroup_open_of(wish->pid);
     return cgroup_fd < 0 ? -EAGAIN : make_by_child(&agent->netns, wish, cgroup_fd);
@@ -152,15 +111,13 @@ static int make(const struct mfd_agent *agent, const struct wish *wish)
 /* mfd_birth - socket(2) in this namespace, and in the program's own cgroup
  * Return: the fd, close-on-exec, owned by the caller; -EMFILE: we have none left; -EAGAIN: no process can be born in
  * its cgroup, or run there; what socket(2) says. */
-int mfd_birth(struct mfd_agent *agent, pid_t pid, uint32_t netns, int domain, int type,
-              int protocol)
+int mfd_birth(struct mfd_agent *agent, const struct mfd_wish *wish)
 {
-    const struct wish wish = {pid, netns, domain, type, protocol};
-    int fd = make(agent, &wish);
+    int fd = make(agent, wish);
 
     if (fd == -EMFILE) { /* it is the agent that has none left: make room once */
         mfd_leases_drop_all(&agent->leases);
-        fd = make(agent, &wish);
+        fd = make(agent, wish);
     }
     return fd;
 }

@@ -41,13 +41,12 @@
 #define KEPT_NS MFD_NS_PER_S
 #define OWN_NS MFD_NS_PER_S /* we may be moved, by somebody else: looked at again after that */
 #define WAIT_MS 500
-#define PLACE_ROOM                                                                                 \
-    8192               /* all of /proc/PID/cgroup: a line a hierarchy, of which there are some 12 */
-#define PATH_ROOM 4096 /* PATH_MAX */
+#define PLACE_ROOM 8192   /* all of /proc/PID/cgroup: some 12 lines */
+#define PATH_ROOM 4096    /* PATH_MAX */
 #define HIERARCHIES_MAX 2 /* net_cls and net_prio, apart */
 
-struct
-    place { /* lines of /proc/PID/cgroup without their numbers, such as "net_cls,net_prio:/shop\n" */
+/* lines of /proc/PID/cgroup without their numbers, such as "net_cls,net_prio:/shop\n" */
+struct place {
     char lines[PLACE_ROOM];
 };
 
@@ -68,11 +67,6 @@ static struct {
     pid_t failed_pid; /* whose socket has lost its class; 0: it was said */
     int failed_error;
 } state;
-
-union rights { /* room for one fd */
-    struct cmsghdr align;
-    uint8_t room[CMSG_SPACE(sizeof(int))];
-};
 
 /* --- where a process is --------------------------------------------------------------------------------------- */
 
@@ -214,23 +208,10 @@ static void say(int channel, int error)
 static bool bear_one(int channel)
 {
     uint8_t byte;
-    struct iovec part = {.iov_base = &byte, .iov_len = sizeof(byte)};
-    union rights control;
-    struct msghdr message = {
-        .msg_iov = &part,
-        .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof(control),
-    };
-    struct cmsghdr *rights;
     int fd;
 
-    if (recvmsg(channel, &message, MSG_CMSG_CLOEXEC) != sizeof(byte))
+    if (!mfd_rights_receive(channel, &byte, sizeof(byte), 0, &fd) || fd < 0)
         return false;
-    rights = CMSG_FIRSTHDR(&message);
-    if (rights == NULL || rights->cmsg_type != SCM_RIGHTS)
-        return false;
-    memcpy(&fd, CMSG_DATA(rights), sizeof(fd));
     (void)close(fd); /* not the last: the agent waits */
     say(channel, 0);
     return true;
@@ -337,23 +318,11 @@ static void occupy(struct bearer *bearer, const struct place *place)
 
 static int ask(const struct bearer *bearer, int fd)
 {
-    uint8_t byte = 0;
-    struct iovec part = {.iov_base = &byte, .iov_len = sizeof(byte)};
-    union rights control = {0};
-    struct msghdr message = {
-        .msg_iov = &part,
-        .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof(control),
-    };
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    const uint8_t byte = 0;
+    int error = mfd_rights_send(bearer->channel, &byte, sizeof(byte), fd, 0);
 
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
-    if (sendmsg(bearer->channel, &message, MSG_NOSIGNAL) < 0)
-        return errno == ECONNRESET ? -EPIPE : -errno;
+    if (error < 0)
+        return error == -ECONNRESET ? -EPIPE : error;
     return hear(bearer);
 }
 

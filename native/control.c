@@ -50,25 +50,7 @@ struct received {
 
 static int send_packet(const struct mfd_agent *agent, const void *data, size_t size, int fd)
 {
-    struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
-    union {
-        struct cmsghdr align;
-        uint8_t room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        struct cmsghdr *rights;
-
-        message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
-        rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
-    }
-    return sendmsg(agent->control.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return mfd_rights_send(agent->control.fd, data, size, fd, MSG_DONTWAIT);
 }
 
 /* mfd_control_report - send a report, now or not at all

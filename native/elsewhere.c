@@ -42,15 +42,15 @@ uint32_t mfd_elsewhere_of_address(const struct mfd_agent *agent, const struct mf
 /* Return: the fd, non-blocking, owned by the caller; -errno. */
 static int make_like(struct mfd_agent *agent, pid_t pid, int fd, uint32_t netns)
 {
-    int domain = 0;
-    int type = 0;
-    int protocol = 0;
+    struct mfd_wish wish = {
+        .pid = pid, .is_here = mfd_cgroup_has(&agent->cgroup, pid), .netns = netns};
     int made;
 
-    (void)mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &domain);
-    (void)mfd_socket_option(fd, SOL_SOCKET, SO_TYPE, &type);
-    (void)mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol);
-    made = mfd_birth(agent, pid, netns, domain, type | SOCK_NONBLOCK, protocol);
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_DOMAIN, &wish.domain);
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_TYPE, &wish.type);
+    (void)mfd_socket_option(fd, SOL_SOCKET, SO_PROTOCOL, &wish.protocol);
+    wish.type |= SOCK_NONBLOCK;
+    made = mfd_birth(agent, &wish);
     if (made >= 0)
         mfd_class_keep(pid, made); /* it sends before the program receives it */
     return made;
@@ -102,7 +102,7 @@ static int furnish(const struct mfd_notification *call, int fd, int new_fd, cons
     return error;
 }
 
-/* mfd_elsewhere_note_bind - a program binds a socket, perhaps: bind_like() wants to know */
+/* mfd_elsewhere_note_bind - a program binds a socket, perhaps: is_bound() wants to know */
 void mfd_elsewhere_note_bind(struct mfd_agent *agent, const struct mfd_notification *call)
 {
     MFD_RELEASE int fd = -1;

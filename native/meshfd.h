@@ -247,10 +247,23 @@ uint32_t mfd_netns_of(const struct mfd_netns *netns, int socket_fd);
 int mfd_netns_socket(const struct mfd_netns *netns, uint32_t index, int domain, int type,
                      int protocol);
 
+/* --- rights.c: a packet with a file ------------------------------------------------------------------ */
+
+int mfd_rights_send(int channel, const void *data, size_t size, int fd, int flags);
+bool mfd_rights_receive(int channel, void *data, size_t size, int flags, int *ret_fd);
+
 /* --- birth.c: a socket where a program's own would belong ------------------------------------------ */
 
-int mfd_birth(struct mfd_agent *agent, pid_t pid, uint32_t netns, int domain, int type,
-              int protocol);
+struct mfd_wish { /* what socket(2) is to be given, for whom, and where */
+    pid_t pid;
+    bool is_here; /* mfd_cgroup_has() */
+    uint32_t netns;
+    int domain;
+    int type;
+    int protocol;
+};
+
+int mfd_birth(struct mfd_agent *agent, const struct mfd_wish *wish);
 
 /* --- sockets.c: socket(), and taking up the socket that a call names --------------------------- */
 

@@ -102,39 +102,42 @@ static int give(const struct mfd_notification *call, int *fd, bool cloexec)
     return number;
 }
 
-/* Which namespace a socket of the service's is to be made in; MFD_ANY: it makes it itself. */
-static uint32_t birthplace(const struct mfd_agent *agent, const struct mfd_notification *call)
+/* Which namespace a socket of the service's is to be made in; MFD_ANY: the program makes it itself. */
+static uint32_t birthplace(const struct mfd_agent *agent, const struct mfd_wish *wish)
 {
-    int domain = (int)call->call.args[0];
-    int type = (int)call->call.args[1] & SOCK_TYPE_BITS;
-    int protocol = (int)call->call.args[2];
+    const int type = wish->type & SOCK_TYPE_BITS;
 
-    if (call->pid == 0 || !mfd_target_in_netns(call->pid, agent->netns.device, agent->netns.inode))
-        return MFD_ANY;
-    if ((agent->flags & MFD_SETUP_IPV4) != 0 && domain == AF_INET && protocol != IPPROTO_ICMP &&
-        (type == SOCK_STREAM || type == SOCK_DGRAM))
+    if ((agent->flags & MFD_SETUP_IPV4) != 0 && wish->domain == AF_INET &&
+        wish->protocol != IPPROTO_ICMP && (type == SOCK_STREAM || type == SOCK_DGRAM))
         return MFD_NETNS_IPV4;
-    if ((agent->flags & MFD_SETUP_CREATE) != 0 && is_tcp(domain, type, protocol) &&
-        mfd_cgroup_has(&agent->cgroup, call->pid))
-        return MFD_NETNS_OWN;
-    return MFD_ANY;
+    return (agent->flags & MFD_SETUP_CREATE) != 0 && wish->is_here &&
+                   is_tcp(wish->domain, type, wish->protocol)
+               ? MFD_NETNS_OWN
+               : MFD_ANY;
 }
 
 /* mfd_socket_handle - answer socket() */
 void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *call)
 {
-    int domain = (int)call->call.args[0];
-    int type = (int)call->call.args[1];
-    int protocol = (int)call->call.args[2];
-    const bool cloexec = (type & SOCK_CLOEXEC) != 0;
-    const bool is_leased = is_tcp(domain, type & SOCK_TYPE_BITS, protocol);
-    uint32_t netns = birthplace(agent, call);
+    struct mfd_wish wish = {
+        .pid = call->pid,
+        .netns = MFD_ANY,
+        .domain = (int)call->call.args[0],
+        .type = (int)call->call.args[1],
+        .protocol = (int)call->call.args[2],
+    };
+    const bool cloexec = (wish.type & SOCK_CLOEXEC) != 0;
+    const bool is_leased = is_tcp(wish.domain, wish.type & SOCK_TYPE_BITS, wish.protocol);
     MFD_CLOSE int fd = -1;
     int added;
 
-    if (netns != MFD_ANY)
-        fd = mfd_birth(agent, call->pid, netns, domain, type, protocol);
-    if (netns == MFD_ANY || (fd == -EMFILE && netns == MFD_NETNS_OWN)) {
+    if (call->pid != 0 && mfd_target_in_netns(call->pid, agent->netns.device, agent->netns.inode)) {
+        wish.is_here = mfd_cgroup_has(&agent->cgroup, call->pid);
+        wish.netns = birthplace(agent, &wish);
+    }
+    if (wish.netns != MFD_ANY)
+        fd = mfd_birth(agent, &wish);
+    if (wish.netns == MFD_ANY || (fd == -EMFILE && wish.netns == MFD_NETNS_OWN)) {
         mfd_answer_continue(agent, call);
         return;
     }
@@ -153,7 +156,7 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
         return;
     agent->stats->sockets++;
     if (is_leased)
-        mfd_leases_put(&agent->leases, mfd_take_fd(&fd), domain, added, call->received_ns);
+        mfd_leases_put(&agent->leases, mfd_take_fd(&fd), wish.domain, added, call->received_ns);
 }
 
 /* --- taking up ------------------------------------------------------------------------------------------- */

@@ -18,16 +18,29 @@ static pid_t gone(void)
     return pid;
 }
 
+static int birth(pid_t pid, uint32_t netns, int protocol)
+{
+    const struct mfd_wish wish = {
+        .pid = pid,
+        .is_here = mfd_cgroup_has(&agent.cgroup, pid),
+        .netns = netns,
+        .domain = AF_INET,
+        .type = SOCK_STREAM,
+        .protocol = protocol,
+    };
+
+    return mfd_birth(&agent, &wish);
+}
+
 static void where_no_cgroup_is_found_it_says_so(void)
 {
-    CHECK_EQ(mfd_birth(&agent, gone(), MFD_NETNS_OWN, AF_INET, SOCK_STREAM, 0), -EAGAIN);
+    CHECK_EQ(birth(gone(), MFD_NETNS_OWN, 0), -EAGAIN);
 }
 
 static void in_our_own_cgroup_it_is_socket_s_error(void)
 {
-    CHECK_EQ(mfd_birth(&agent, getpid(), MFD_NETNS_OWN, AF_INET, SOCK_STREAM, IPPROTO_UDP),
-             -EPROTONOSUPPORT);
-    CHECK_EQ(mfd_birth(&agent, getpid(), MFD_NETNS_IPV4, AF_INET, SOCK_STREAM, 0), -ENETUNREACH);
+    CHECK_EQ(birth(getpid(), MFD_NETNS_OWN, IPPROTO_UDP), -EPROTONOSUPPORT);
+    CHECK_EQ(birth(getpid(), MFD_NETNS_IPV4, 0), -ENETUNREACH);
 }
 
 int main(void)
