@@ -118,15 +118,9 @@ class NoticeKind(enum.Enum):
     )
     HANDOVER = "a listening socket could not be handed over"
     PARKED = "a registration in an epoll instance could not be made when its socket was connected"
-    WAITED_FOR = (
-        "a thread waits for the socket that was to be replaced by a unix socket: "
-        "it was not connected"
-    )
-    STANDIN = "the program's socket could not be replaced by a unix socket"
-    SHARED = (
-        "another process shares the socket that was replaced by a unix socket: "
-        "there it stays unconnected"
-    )
+    WAITED_FOR = "a thread waits for the socket that was to be replaced: it was not connected"
+    STANDIN = "the program's socket could not be replaced"
+    SHARED = "another process shares the socket that was replaced: there it stays unconnected"
     FORBIDDEN = (
         "a program of the service has forbidden itself this port (Landlock): the call was left to "
         "the kernel"

@@ -129,7 +129,7 @@ enum mfd_notice {
     MFD_NOTICE_HANDOVER,    /* a listening socket could not be put at the fd */
     MFD_NOTICE_PARKED, /* an epoll registration could not be made when its socket was connected */
     MFD_NOTICE_WAITED_FOR, /* a thread waits for a socket that was to be replaced: not connected */
-    MFD_NOTICE_STANDIN,    /* a socket could not be replaced by a unix socket */
+    MFD_NOTICE_STANDIN,    /* a socket could not be replaced */
     MFD_NOTICE_SHARED,     /* somebody else has the socket that was replaced, and keeps it */
     MFD_NOTICE_FORBIDDEN,  /* a port that a program has forbidden itself: left to the kernel */
     MFD_NOTICE_EXHAUSTED,  /* no fd or memory is left to look into a call with */

@@ -30,10 +30,11 @@ from tests.support.configured import refused, report_of, start_run, toml_command
 from tests.support.need import require, require_root
 from tests.support.netns import ask_within
 from tests.support.ordinary_user import NOBODY
-from tests.support.processes import Processes, sleeps_in_select
+from tests.support.processes import Processes
 from tests.support.programs import Programs
 from tests.support.servers import Echo, Greeter
 from tests.support.transition import EGRESS4, SERVER4, SERVICE6, Transition, open_transition
+from tests.support.waited import each_way, see_it_refused
 from tests.support.waiting import wait_until
 
 # Connects in every way, and says by which addresses, and what it heard.
@@ -326,22 +327,7 @@ def test_refused_reload(processes: Processes, tmp_path: Path, place: Transition)
 
 
 @pytest.mark.parametrize("variant", ["", "i386"])
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        (
-            "waited",
-            [
-                "TCP_NODELAY: 1",
-                "SO_KEEPALIVE: 1",
-                "flags: status 02, descriptor 1",
-                "connect: 0",
-                'greeting: "hello"',
-            ],
-        ),
-        ("waited-dup", ["the same: 1"]),
-    ],
-)
+@each_way
 def test_waited_for(
     mode: str, expected: list[str], variant: str, program: Programs, processes: Processes
 ) -> None:
@@ -351,12 +337,7 @@ def test_waited_for(
         way = way_to(address_of(echo.listening))
         words = [str(program("standin", variant)), mode, *way.words]
         running = processes.start([*ELSEWHERE, "-", *way.options[1:], "--", *words])
-        assert running.line() == "select"
-        wait_until(lambda: sleeps_in_select(running.pid, "standin"), "a thread in select()")
-        running.tell("go")
-        done = running.finish()
-    assert done.lines == ["connect: ECONNREFUSED", *expected]
-    assert "a thread waits for the socket that was to be replaced" in done.err
+        see_it_refused(running, expected)
 
 
 ONCE: Final = (

@@ -12,9 +12,10 @@ import pytest
 from tests.support.command import VIRTUAL, Meshfd, Way, direct_way, way_to
 from tests.support.need import require_root
 from tests.support.ordinary_user import as_ordinary_user, open_to_all
-from tests.support.processes import Processes, sleeps_in_select
+from tests.support.processes import Processes
 from tests.support.programs import Programs
 from tests.support.servers import Echo, FullQueue, Greeter, dead_port, unix_listening
+from tests.support.waited import each_way, see_it_refused
 from tests.support.waiting import wait_until
 
 MODES = ["talk", "states", "names", "options", "bound", "dups", "parked", "again", "broken"]
@@ -391,22 +392,7 @@ def test_registered_before(
     ]
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        (
-            "waited",
-            [
-                "TCP_NODELAY: 1",
-                "SO_KEEPALIVE: 1",
-                "flags: status 02, descriptor 1",
-                "connect: 0",
-                'greeting: "hello"',
-            ],
-        ),
-        ("waited-dup", ["the same: 1"]),
-    ],
-)
+@each_way
 @pytest.mark.parametrize("variant", ["", "i386"])
 def test_waited_for(
     variant: str,
@@ -425,9 +411,4 @@ def test_waited_for(
             program("standin", variant), mode, *way.words, options=(*way.options, "--log", "-")
         )
         running = processes.start(command)
-        assert running.line() == "select"
-        wait_until(lambda: sleeps_in_select(running.pid, "standin"), "a thread in select()")
-        running.tell("go")
-        done = running.finish()
-    assert done.lines == ["connect: ECONNREFUSED", *expected]
-    assert "a thread waits for the socket that was to be replaced" in done.err
+        see_it_refused(running, expected)
