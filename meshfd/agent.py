@@ -3,7 +3,8 @@
 Theory of operation: `open_agent` starts the process and a task that reads the control channel:
 answers wake whoever waits for them (by sequence number), events go to ``Agent.events``, calls that
 wait for a verdict to ``Agent.calls``. Requests are sent under a lock, a packet each, so several
-tasks may use one agent.
+tasks may use one agent. Whoever is cancelled while it waits leaves its request behind: the agent
+carries it out all the same, and what follows from that follows when its answer comes.
 
 Events are buffered up to EVENTS_MAX; when nobody reads, later ones are dropped and counted
 (`Agent.events_dropped`), but for the end of a program and of the last process, of which there are
@@ -60,6 +61,24 @@ EVENTS_MAX: Final = 1024
 CALLS_MAX: Final = 256  # MFD_ASKS_MAX in native/meshfd.h
 END_S: Final = 10.0
 Key = TypeVar("Key")
+
+
+class _Request:
+    """What was asked of the agent, until it is settled: by an answer, or by there being none.
+
+    ``settle`` is called then, at once and once, whether or not anybody still waits.
+    """
+
+    def __init__(self, settle: Callable[[Done | None], None] | None) -> None:
+        self.settled = trio.Event()
+        self.answer: Done | None = None
+        self._settle = settle
+
+    def settle(self, answer: Done | None) -> None:
+        self.answer = answer
+        if self._settle is not None:
+            self._settle(answer)
+        self.settled.set()
 
 
 class Scope(enum.Enum):
@@ -125,7 +144,7 @@ class Agent:
         self._routes_lock = trio.Lock()
         self._netns_lock = trio.Lock()
         self._last_seq = 0
-        self._waiting: dict[int, tuple[trio.Event, list[Done]]] = {}
+        self._requests: dict[int, _Request] = {}  # sent, or about to be, and not settled
         self._lost = False
         self._table: RouteTable | None = None
         self._route_counts: Counter[Route] = Counter()
@@ -145,6 +164,8 @@ class Agent:
     async def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the route table. Connections that were made stay as they are.
 
+        Cancelled, it has replaced it or not; the counts are those of the table in force.
+
         Raises:
             ValueError: they need what this agent's filters do not trap (`AgentOptions.features`).
             OSError: the table cannot be compiled (`engine.compile_routes`).
@@ -159,19 +180,13 @@ class Agent:
             )
         async with self._routes_lock:  # the last to be sent is the one in force
             table = engine.compile_routes(routes, await self._places(routes))
-            try:
-                fds = (table.table_fd, table.tally_fd)
-                done = await self._request(engine.encode_routes, fds=fds)
-            except BaseException:
-                table.close()
-                raise
+            done = await self._request(
+                engine.encode_routes,
+                fds=(table.table_fd, table.tally_fd),
+                settle=lambda answer: self._settle_routes(table, answer),
+            )
             if done.errno:
-                table.close()
                 raise OSError(done.errno, os.strerror(done.errno))
-            if self._table is not None:
-                self._keep_counts(self._table, table)
-                self._table.close()
-            self._table = table
 
     async def prepare_routes(self, routes: Sequence[Route]) -> None:
         """Try the network namespaces that `set_routes` will need for these; the agent holds them.
@@ -293,6 +308,16 @@ class Agent:
         """How many connections went to each endpoint of the table in force, likewise."""
         return _added(self._endpoint_counts, self._table.endpoint_counts() if self._table else {})
 
+    def _settle_routes(self, table: RouteTable, answer: Done | None) -> None:
+        """Hold the table that is in force, and no other."""
+        if answer is None or answer.errno:
+            table.close()
+            return
+        if self._table is not None:
+            self._keep_counts(self._table, table)
+            self._table.close()
+        self._table = table
+
     def _keep_counts(self, old: RouteTable, new: RouteTable) -> None:
         """Add up what is still there in the new table; the rest is forgotten, or we would grow."""
         routes, endpoints = set(new.routes), set(new.endpoints)
@@ -389,20 +414,26 @@ class Agent:
 
         return netns_of
 
-    async def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
+    async def _request(
+        self,
+        encode: Callable[[int], bytes],
+        *,
+        fds: tuple[int, ...] = (),
+        settle: Callable[[Done | None], None] | None = None,
+    ) -> Done:
         self._last_seq += 1
         seq = self._last_seq
-        answered = trio.Event()
-        answer: list[Done] = []
-        self._waiting[seq] = (answered, answer)
+        request = self._requests[seq] = _Request(settle)
         try:
             await self._send(encode(seq), fds)
-            await answered.wait()
-        finally:
-            del self._waiting[seq]
-        if not answer:
+        except BaseException:  # it was not sent
+            if self._requests.pop(seq, None) is not None:
+                request.settle(None)
+            raise
+        await request.settled.wait()
+        if request.answer is None:
             raise self._failure
-        return answer[0]
+        return request.answer
 
     async def _send(self, packet: bytes, fds: tuple[int, ...]) -> None:
         rights = [(SOL_SOCKET, SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -434,8 +465,8 @@ class Agent:
             self._lost = True
             self._events_in.close()
             self._calls_in.close()
-            for answered, _ in self._waiting.values():
-                answered.set()
+            while self._requests:
+                self._requests.popitem()[1].settle(None)
 
     def _keep(self, fds: tuple[int, ...]) -> None:
         for fd in fds:
@@ -445,10 +476,9 @@ class Agent:
 
     def _take(self, message: Done | Event) -> None:
         if isinstance(message, Done):
-            if message.seq in self._waiting:
-                answered, answer = self._waiting[message.seq]
-                answer.append(message)
-                answered.set()
+            request = self._requests.pop(message.seq, None)
+            if request is not None:
+                request.settle(message)
         elif isinstance(message, Call):
             # without room, or anybody to decide, it times out, which the agent reports
             with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 
 from meshfd import engine
 from meshfd.agent import AgentOptions, Scope, open_agent
@@ -158,6 +159,25 @@ async def test_counts_survive_replacement() -> None:
             assert agent.endpoint_counts() == {}
 
 
+async def test_counts_survive_cancellation() -> None:
+    """A table that its caller did not wait for is in force, once the agent has it, and counts."""
+    old, new = (parse_route(f"{VIRTUAL}=deny={name}") for name in ("EPERM", "ETIMEDOUT"))
+    with open_talk() as talk:
+        async with open_agent(AgentOptions()) as agent:
+            await agent.set_routes([old])
+            await agent.spawn(program_of(sys.executable, "-c", TALKER), stdio=stdio_of(talk))
+            async with trio.open_nursery() as nursery:
+                os.kill(agent.pid, signal.SIGSTOP)
+                nursery.start_soon(agent.set_routes, [new])
+                await trio.testing.wait_all_tasks_blocked()  # it was sent
+                nursery.cancel_scope.cancel()
+            os.kill(agent.pid, signal.SIGCONT)
+            talk.tell(f"{VIRTUAL} 80")
+            assert await talk.line() == f"{VIRTUAL} ETIMEDOUT"
+            await agent.close_listening(0)  # answers come in order
+            assert agent.route_counts() == {new: 1}
+
+
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
@@ -222,6 +242,7 @@ async def test_killed_agent() -> None:
 SUPERVISOR: Final = """
 import os, sys
 import trio
+import trio.testing
 from meshfd.agent import AgentOptions, open_agent
 from meshfd.events import Exited
 from meshfd.program import Program
