@@ -1,72 +1,78 @@
-"""``python -m tests.bench``: print what meshfd costs.
+"""``python -m tests.bench``: measure meshfd against what people would use instead.
 
 Figures of different runs do not compare on a machine that does other things too; the ratios of one
-run do. Nothing here judges them.
+run do. Nothing here judges them. As root it all happens in network namespaces of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.errors import BenchError
-from tests.bench.report import document, table
-from tests.bench.rounds import (
-    DEFAULT_MODES,
-    FULL,
-    MODES,
-    QUICK,
-    build,
-    cgroups,
-    run_rounds,
-    serve,
-)
+from tests.bench.metrics import Result
+from tests.bench.part import Stage
+from tests.bench.parts import PARTS
+from tests.bench.programs import build
+from tests.bench.report import as_text, document
+from tests.support.netns import enter_private_network
+
+EXIT_MISSING = 2
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="only see that it works")
-    parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, quick {QUICK.rounds}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument(
-        "--mode",
-        action="append",
-        choices=MODES,
-        dest="modes",
-        help=f"measure this mode (repeat it; default: {', '.join(DEFAULT_MODES)})",
+        "parts", nargs="*", metavar="PART", help=f"default: all of {', '.join(PARTS)}"
     )
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="only see that it works")
+    parser.add_argument("--rounds", type=int, help="how often each subject is measured")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write bench.json, bench.png, bench.svg there"
+    )
+    parser.add_argument(
+        "--complete", action="store_true", help="exit with 2 if something had to be left out"
+    )
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    return arguments
+
+
+def measure(arguments: argparse.Namespace) -> list[Result]:
+    """Run the parts that were asked for; each table is printed as soon as it is complete."""
+    results = []
+    with tempfile.TemporaryDirectory(prefix="meshfd-bench-") as name:
+        build(Path(name))
+        for part in PARTS.values():
+            if not arguments.parts or part.name in arguments.parts:
+                results.append(part.run(Stage(Path(name), arguments.quick), arguments.rounds))
+                print(as_text(results[-1]), flush=True)
+    return results
 
 
 def main() -> int:
-    """Return the exit status: 1 when a program could not be built or run."""
+    """Return the exit status: 1 when something could not be built or run."""
     arguments = parse_arguments()
-    modes = [mode for mode in MODES if mode in (arguments.modes or DEFAULT_MODES)]
-    effort = QUICK if arguments.quick else FULL
-    if arguments.rounds:
-        effort = replace(effort, rounds=max(1, arguments.rounds))
-    rounds = []
     try:
-        with tempfile.TemporaryDirectory(prefix="meshfd-bench-") as name:
-            directory = Path(name)
-            build(directory)
-            with serve(directory) as port, cgroups(modes) as places:
-                for samples in run_rounds(modes, effort, directory, port, places):
-                    rounds.append(samples)
-                    print(f"\rround {len(rounds)} of {effort.rounds}", end="", file=sys.stderr)
-            print(file=sys.stderr)
+        if os.geteuid() == 0:
+            enter_private_network()
+        results = measure(arguments)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print(table(rounds, modes))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document(rounds, modes), indent=1) + "\n")
-    return 0
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document(results), indent=1)
+        (arguments.output / "bench.json").write_text(f"{text}\n")
+    is_complete = not any(result.missing for result in results)
+    return EXIT_MISSING if arguments.complete and not is_complete else 0
 
 
 if __name__ == "__main__":

@@ -1,103 +1,116 @@
-"""Put the samples of all rounds into a table, and into a document.
-
-Modes of different kinds measure different things: what none of the modes has is no row, and what
-one has not is "-" there.
-"""
+"""Put results into tables, for a terminal and for README, and into a document."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tests.bench.metrics import LIFE_METRICS, METRICS, Metric, Sample, Summary
-from tests.bench.rounds import RATIOS
+from tests.bench.metrics import Result, Summary
 
-Rounds = Sequence[Mapping[str, Sample]]
-
-
-def slowdowns(rounds: Rounds, modes: Sequence[str], metric: Metric) -> dict[str, Summary]:
-    """The modes' `RATIOS`, taken round by round; keys are like "meshfd/bare"."""
-    return {
-        f"{of}/{over}": Summary.of(
-            [metric.slowdown(samples[of], samples[over]) for samples in rounds]
-        )
-        for of, over in RATIOS
-        if {of, over} <= {*modes_with(rounds, modes, metric)}
-    }
+NOTHING = "-"
+NOTE = "median [quartiles], {n} rounds; a / b: how many times worse a is than b in each round"
 
 
-def modes_with(rounds: Rounds, modes: Sequence[str], metric: Metric) -> list[str]:
-    """The modes that measure this."""
-    return [mode for mode in modes if metric.key in rounds[0][mode]]
+def tables(result: Result) -> list[list[list[str]]]:
+    """Two tables, of lines of cells, the first line as headings: the figures, and the ratios."""
+    figures = [["", *(f"{one.label} ({one.unit})" for one in result.metrics)]]
+    for subject in result.subjects:
+        cells = [_cell(result.value(subject, one), _digits) for one in result.metrics]
+        figures.append([subject, *cells])
+    ratios = [["", *(one.label for one in result.metrics)]]
+    for pair in result.pairs:
+        cells = [_cell(result.ratio(pair, one), _two_digits) for one in result.metrics]
+        if {*cells} != {NOTHING}:
+            ratios.append([str(pair), *cells])
+    return [without_empty_columns(table) for table in (figures, ratios) if len(table) > 1]
 
 
-def metrics_of(rounds: Rounds, modes: Sequence[str]) -> list[Metric]:
-    """What these modes measure."""
-    return [one for one in (*METRICS, *LIFE_METRICS) if modes_with(rounds, modes, one)]
+def without_empty_columns(table: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Leave out what nobody has."""
+    kept = [
+        index
+        for index in range(len(table[0]))
+        if index == 0 or any(line[index] != NOTHING for line in table[1:])
+    ]
+    return [[line[index] for index in kept] for line in table]
 
 
-def values(rounds: Rounds, mode: str, metric: Metric) -> Summary:
-    """The mode's own figures, in the metric's unit."""
-    return Summary.of([samples[mode][metric.key] / metric.divisor for samples in rounds])
+def as_text(result: Result) -> str:
+    """Lines for a terminal."""
+    lines = [f"{result.title} ({result.name})"]
+    for table in tables(result):
+        lines += ["", *_align(table)]
+    lines += [f"left out: {name}: {why}" for name, why in result.missing.items()]
+    return "\n".join([*lines, NOTE.format(n=len(result.rounds)), ""])
 
 
-def table(rounds: Rounds, modes: Sequence[str]) -> str:
-    """Lines of text: one row a metric, absolute figures first, then slowdowns."""
-    pairs = [f"{of}/{over}" for of, over in RATIOS if of in modes and over in modes]
-    rows = [["", *(f"{mode}" for mode in modes), *pairs]]
-    for metric in metrics_of(rounds, modes):
-        ratios = slowdowns(rounds, modes, metric)
-        known = modes_with(rounds, modes, metric)
-        rows.append(
-            [
-                f"{metric.label} ({metric.unit})",
-                *(
-                    _cell(values(rounds, mode, metric), ".1f") if mode in known else "-"
-                    for mode in modes
-                ),
-                *(_cell(ratios[pair], ".2f") if pair in ratios else "-" for pair in pairs),
-            ]
-        )
-    note = f"{len(rounds)} rounds; median [quartiles]; a/b: how many times slower a is than b"
-    return "\n".join([*_align(rows), note])
+def as_markdown(result: Result) -> str:
+    """The same for README."""
+    lines = []
+    for table in tables(result):
+        heading, *others = table
+        rows = [heading, ["---"] * len(heading), *others]
+        lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([*lines, ""])
 
 
-def document(rounds: Rounds, modes: Sequence[str]) -> dict[str, Any]:
-    """Everything, for a machine: where it ran, every sample, and what the table says."""
+def document(results: Sequence[Result]) -> dict[str, Any]:
+    """Everything, for a machine: where it ran, every sample, and what the tables say."""
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "modes": list(modes),
-        "rounds": [{mode: dict(samples[mode]) for mode in modes} for samples in rounds],
+        "parts": {result.name: _document_of(result) for result in results},
+    }
+
+
+def _document_of(result: Result) -> dict[str, Any]:
+    return {
+        "title": result.title,
+        "missing": dict(result.missing),
+        "rounds": [{name: dict(sample) for name, sample in one.items()} for one in result.rounds],
         "metrics": {
             metric.key: {
                 "label": metric.label,
                 "unit": metric.unit,
                 "values": {
-                    mode: asdict(values(rounds, mode, metric))
-                    for mode in modes_with(rounds, modes, metric)
+                    subject: asdict(value)
+                    for subject in result.subjects
+                    if (value := result.value(subject, metric)) is not None
                 },
-                "slowdowns": {
-                    pair: asdict(summary)
-                    for pair, summary in slowdowns(rounds, modes, metric).items()
+                "times_worse": {
+                    str(pair): asdict(ratio)
+                    for pair in result.pairs
+                    if (ratio := result.ratio(pair, metric)) is not None
                 },
             }
-            for metric in metrics_of(rounds, modes)
+            for metric in result.metrics
         },
     }
 
 
-def _cell(summary: Summary, form: str) -> str:
-    low, high = summary.lower_quartile, summary.upper_quartile
-    return f"{summary.median:{form}} [{low:{form}} {high:{form}}]"
+def _digits(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _cell(summary: Summary | None, form: Callable[[float], str]) -> str:
+    if summary is None:
+        return NOTHING
+    low, high = form(summary.lower_quartile), form(summary.upper_quartile)
+    return f"{form(summary.median)} [{low} {high}]"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for first, *others in rows:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        yield "  ".join([first.ljust(widths[0]), *cells])
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines

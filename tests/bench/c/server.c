@@ -1,7 +1,8 @@
 /* server.c - what the measuring program connects to
  *
- * Listens on 127.0.0.1, on a port that the kernel picks and that it prints, until its standard input
- * ends. One thread, one epoll instance. The first byte that a client sends says what it wants:
+ * Usage: server [PATH]
+ * Listens on 127.0.0.1, on a port that the kernel picks and that it prints, and on a unix socket at PATH,
+ * until its standard input ends. One thread, one epoll instance. The first byte that a client sends says what it wants:
  *
  *   'e'   every later byte comes back
  *   's'   later bytes are dropped; after the client's end of file one byte comes back
@@ -14,8 +15,10 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define CLIENTS_MAX 4096
@@ -50,6 +53,18 @@ static int listen_somewhere(void)
         fail("server: listen");
     printf("%u\n", ntohs(address.sin_port));
     (void)fflush(stdout);
+    return fd;
+}
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    (void)strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        listen(fd, BACKLOG) < 0)
+        fail(path);
     return fd;
 }
 
@@ -93,15 +108,18 @@ static void serve(int fd)
         (void)close(fd);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS];
     int epoll = epoll_create1(EPOLL_CLOEXEC);
+    int listening_unix = argc > 1 ? listen_at(argv[1]) : -1;
     int listening = listen_somewhere();
 
     if (epoll < 0)
         fail("server: epoll");
     watch(epoll, listening);
+    if (listening_unix >= 0)
+        watch(epoll, listening_unix);
     watch(epoll, STDIN_FILENO);
     for (;;) {
         int n = epoll_wait(epoll, events, EVENTS, -1);
@@ -109,8 +127,8 @@ int main(void)
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == STDIN_FILENO)
                 return 0;
-            if (events[i].data.fd == listening)
-                accept_clients(epoll, listening);
+            if (events[i].data.fd == listening || events[i].data.fd == listening_unix)
+                accept_clients(epoll, events[i].data.fd);
             else
                 serve(events[i].data.fd);
         }

@@ -1,0 +1,130 @@
+/* connects.c - what making connections costs
+ *
+ * Theory of operation: for latencies the close is outside what is timed, for rates it is inside, because
+ * a program that connects also closes. Threads start together, at a barrier. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "probe.h"
+
+#define THREADS_MAX 64
+
+static int open_socket(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        fail("socket");
+    return fd;
+}
+
+int open_connection(void)
+{
+    int fd = open_socket();
+
+    if (connect(fd, (const struct sockaddr *)&server, sizeof(server)) < 0)
+        fail("connect");
+    return fd;
+}
+
+void reset_connection(int fd)
+{
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) < 0 || close(fd) < 0)
+        fail("close");
+}
+
+/* What closing it costs, an interceptor that has a duplicate included, is outside. */
+void measure_socket(size_t n)
+{
+    struct times times = make_times(n);
+
+    for (size_t i = 0; i < n + WARM_UP; i++) {
+        uint64_t begin = now_ns();
+        int fd = open_socket();
+        uint64_t end = now_ns();
+
+        if (close(fd) < 0)
+            fail("close");
+        if (i >= WARM_UP)
+            times.ns[i - WARM_UP] = end - begin;
+    }
+    say_times(times);
+}
+
+void measure_connect(size_t n)
+{
+    struct times times = make_times(n);
+
+    for (size_t i = 0; i < n + WARM_UP; i++) {
+        uint64_t begin = now_ns();
+        int fd = open_connection();
+        uint64_t end = now_ns();
+
+        if (i >= WARM_UP)
+            times.ns[i - WARM_UP] = end - begin;
+        reset_connection(fd);
+    }
+    say_times(times);
+}
+
+void measure_refused(size_t n)
+{
+    struct times times = make_times(n);
+
+    for (size_t i = 0; i < n + WARM_UP; i++) {
+        uint64_t begin = now_ns();
+        int fd = open_socket();
+        int refused = connect(fd, (const struct sockaddr *)&server, sizeof(server));
+        uint64_t end = now_ns();
+
+        if (refused == 0 || errno != ECONNREFUSED)
+            fail("connect: it was to be refused");
+        if (i >= WARM_UP)
+            times.ns[i - WARM_UP] = end - begin;
+        if (close(fd) < 0)
+            fail("close");
+    }
+    say_times(times);
+}
+
+struct work {
+    pthread_barrier_t *start;
+    size_t n;
+};
+
+static void *connect_repeatedly(void *argument)
+{
+    const struct work *work = argument;
+
+    (void)pthread_barrier_wait(work->start);
+    for (size_t i = 0; i < work->n; i++)
+        reset_connection(open_connection());
+    return NULL;
+}
+
+void measure_rate(size_t n, size_t n_threads)
+{
+    pthread_t threads[THREADS_MAX];
+    pthread_barrier_t start;
+    struct work work = {.start = &start, .n = n / n_threads};
+    uint64_t begin;
+
+    errno = EINVAL;
+    if (n_threads > THREADS_MAX || work.n == 0)
+        fail("rate");
+    (void)pthread_barrier_init(&start, NULL, (unsigned)n_threads + 1);
+    for (size_t i = 0; i < n_threads; i++)
+        if (pthread_create(&threads[i], NULL, connect_repeatedly, &work) != 0)
+            fail("pthread_create");
+    begin = now_ns();
+    (void)pthread_barrier_wait(&start);
+    for (size_t i = 0; i < n_threads; i++)
+        (void)pthread_join(threads[i], NULL);
+    say_rate(work.n * n_threads, now_ns() - begin);
+    (void)pthread_barrier_destroy(&start);
+}
