@@ -179,7 +179,8 @@ class Agent:
                 "started with such a route"
             )
         async with self._routes_lock:  # the last to be sent is the one in force
-            table = engine.compile_routes(routes, await self._places(routes))
+            places = await self._places(routes)
+            table = await trio.to_thread.run_sync(engine.compile_routes, routes, places)
             done = await self._request(
                 engine.encode_routes,
                 fds=(table.table_fd, table.tally_fd),

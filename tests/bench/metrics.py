@@ -82,8 +82,11 @@ class Result:
         return Summary.of([one[subject][metric.key] / metric.divisor for one in self.rounds])
 
     def ratio(self, pair: Pair, metric: Metric) -> Summary | None:
-        """How many times worse the first is than the second; None where one has no such figure."""
-        first = self.rounds[0]
-        if not all(metric.key in first.get(one, {}) for one in (pair.of, pair.over)):
-            return None
+        """How many times worse the first is than the second; None where one has no such figure.
+
+        Nor is anything a number of times worse than nothing at all.
+        """
+        for one in self.rounds:
+            if not all(one.get(subject, {}).get(metric.key) for subject in (pair.of, pair.over)):
+                return None
         return Summary.of([metric.times_worse(one[pair.of], one[pair.over]) for one in self.rounds])

@@ -86,3 +86,15 @@ def each_in_turn(subjects: Mapping[str, Callable[[], Sample]]) -> Measure:
         return {name: samples[name] for name in subjects}
 
     return measure
+
+
+def together(*measures: Measure) -> Measure:
+    """Make one measure of several, which come one after the other."""
+
+    def measure(number: int) -> Round:
+        samples: dict[str, Sample] = {}
+        for one in measures:
+            samples.update(one(number))
+        return samples
+
+    return measure

@@ -1,8 +1,8 @@
 /* server.c - what the measuring program connects to
  *
- * Usage: server [PATH]
- * Listens on 127.0.0.1, on a port that the kernel picks and that it prints, and on a unix socket at PATH,
- * until its standard input ends. One thread, one epoll instance. The first byte that a client sends says what it wants:
+ * Usage: server [PATH [PORT]]
+ * Listens on 127.0.0.1, on PORT or one that the kernel picks, and prints which; and on a unix socket at
+ * PATH, unless that is "-"; until its standard input ends. If that is /dev/null, until it is signalled. One thread, one epoll instance. The first byte that a client sends says what it wants:
  *
  *   'e'   every later byte comes back
  *   's'   later bytes are dropped; after the client's end of file one byte comes back
@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,17 +39,20 @@ static void watch(int epoll, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
 
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 && !(fd == STDIN_FILENO && errno == EPERM))
         fail("server: epoll_ctl");
 }
 
-static int listen_somewhere(void)
+static int listen_somewhere(uint16_t port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
     socklen_t length = sizeof(address);
+    int one = 1;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, BACKLOG) < 0 ||
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+        bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, BACKLOG) < 0 ||
         getsockname(fd, (struct sockaddr *)&address, &length) < 0)
         fail("server: listen");
     printf("%u\n", ntohs(address.sin_port));
@@ -112,8 +116,8 @@ int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS];
     int epoll = epoll_create1(EPOLL_CLOEXEC);
-    int listening_unix = argc > 1 ? listen_at(argv[1]) : -1;
-    int listening = listen_somewhere();
+    int listening_unix = argc > 1 && strcmp(argv[1], "-") != 0 ? listen_at(argv[1]) : -1;
+    int listening = listen_somewhere(argc > 2 ? (uint16_t)atoi(argv[2]) : 0);
 
     if (epoll < 0)
         fail("server: epoll");

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.bench.parts.connect import CONNECT
-from tests.bench.parts.untouched import UNTOUCHED
+from tests.bench.parts import belonging, connect, lives, memory, scale, start, untouched
 
-PARTS: Final = {part.name: part for part in (CONNECT, UNTOUCHED)}
+PARTS: Final = {
+    one.PART.name: one.PART for one in (connect, scale, untouched, memory, start, belonging, lives)
+}

@@ -1,0 +1,101 @@
+"""Sockets that are to belong to another cgroup or network namespace; needs root.
+
+In a namespace of its own, with a route through the server's, each connect() puts another socket in
+the place of the program's. With transition, sockets of AF_INET are made in a third namespace. A
+program in a cgroup below the agent's makes its sockets itself; those for another namespace are made
+by a child of the agent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from tests.bench.errors import MissingError
+from tests.bench.metrics import Metric, Pair
+from tests.bench.part import Measure, Part, Stage
+from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, Question, Subject, ask_all, serve
+from tests.bench.ways import MESHFD, Way, floor, redirected
+from tests.support.cgroups import Place, new_place
+
+CREATE: Final = "meshfd, create"
+FLOOR: Final = "CONTINUE loop, create"
+OWN: Final = "create, own cgroup"
+NESTED: Final = "create, nested cgroup"
+ELSEWHERE: Final = "server elsewhere"
+IPV4: Final = "transition"
+IPV4_NESTED: Final = "transition, nested cgroup"
+
+METRICS: Final = (
+    Metric("socket_ns", "socket, p50", "us", 1e3),
+    Metric("connect_ns", "socket + connect, p50", "us", 1e3),
+    Metric("connect_p99_ns", "p99", "us", 1e3),
+)
+PAIRS: Final = (
+    Pair(CREATE, FLOOR),
+    Pair(OWN, CREATE),
+    Pair(NESTED, CREATE),
+    Pair(ELSEWHERE, MESHFD),
+    Pair(IPV4, CREATE),
+    Pair(IPV4_NESTED, IPV4),
+)
+
+
+def _elsewhere(port: int, kind: str) -> Way:
+    route = f"{VIRTUAL_ADDRESS}:{port}={SERVER_ADDRESS}:{port}"
+    runner = (sys.executable, "-m", "tests.bench.elsewhere", kind, route, "--")
+    return Way(runner, VIRTUAL_ADDRESS, port)
+
+
+def _in_cgroup(way: Way, place: Place, name: str, *, nested: bool = False) -> Way:
+    """Put what runs the program into a cgroup of its own, and the program into one below."""
+    own = place.below(name)
+    inner: Sequence[str] = own.below("inner").prefix if nested else ()
+    return replace(way, prefix=[*own.prefix, *way.prefix, *inner])
+
+
+@contextlib.contextmanager
+def _place() -> Iterator[Place]:
+    try:
+        with new_place() as place:
+            yield place
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        raise MissingError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _open(stage: Stage) -> Iterator[Measure]:
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(serve(stage.directory)).port
+        create = redirected(port, "--track", "create")
+        ways = {
+            FLOOR: floor(stage, "create", port),
+            MESHFD: redirected(port),
+            CREATE: create,
+        }
+        with stage.optional("other cgroups"):
+            place = stack.enter_context(_place())
+            ways[OWN] = _in_cgroup(create, place, "own")
+            ways[NESTED] = _in_cgroup(create, place, "nested", nested=True)
+            ipv4 = _elsewhere(port, "ipv4")
+            ways[IPV4_NESTED] = _in_cgroup(ipv4, place, "ipv4", nested=True)
+        if os.geteuid() == 0:
+            ways[ELSEWHERE] = _elsewhere(port, "elsewhere")
+            ways[IPV4] = _elsewhere(port, "ipv4")
+        else:
+            stage.missing["other network namespaces"] = "needs root"
+        n = stage.effort(500, 50)
+        questions = (
+            Question(f"socket {n}", {"p50_ns": "socket_ns"}),
+            Question(f"connect {n}", {"p50_ns": "connect_ns", "p99_ns": "connect_p99_ns"}),
+        )
+        yield ask_all({name: Subject(way.probe(stage), questions) for name, way in ways.items()})
+
+
+PART: Final = Part("belonging", "Sockets that belong elsewhere", METRICS, PAIRS, 5, _open)
