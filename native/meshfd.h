@@ -24,7 +24,7 @@
 #define MFD_ASKS_MAX 256
 #define MFD_SPAWNED_MAX 64
 #define MFD_WAITS_MAX 2048
-#define MFD_NAMES_MAX 16384
+#define MFD_NAMES_MAX 8192
 
 struct mfd_agent;
 
