@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.errors import BenchError
-from tests.bench.metrics import Result
-from tests.bench.part import Stage
+from tests.bench.errors import BenchError, MissingError
+from tests.bench.part import Result, Stage
 from tests.bench.parts import PARTS
+from tests.bench.plot import plot
 from tests.bench.programs import build
 from tests.bench.report import as_text, document
 from tests.support.netns import enter_private_network
@@ -57,6 +57,19 @@ def measure(arguments: argparse.Namespace) -> list[Result]:
     return results
 
 
+def write(results: list[Result], directory: Path) -> bool:
+    """Write the document and the plot; whether there was all that it takes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document(results), indent=1)
+    (directory / "bench.json").write_text(f"{text}\n")
+    try:
+        plot(results, directory)
+    except MissingError as why:
+        print(f"left out: the plot: {why}")
+        return False
+    return True
+
+
 def main() -> int:
     """Return the exit status: 1 when something could not be built or run."""
     arguments = parse_arguments()
@@ -67,11 +80,9 @@ def main() -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(document(results), indent=1)
-        (arguments.output / "bench.json").write_text(f"{text}\n")
     is_complete = not any(result.missing for result in results)
+    if arguments.output:
+        is_complete &= write(results, arguments.output)
     return EXIT_MISSING if arguments.complete and not is_complete else 0
 
 

@@ -57,36 +57,3 @@ class Pair:
     def __str__(self) -> str:
         """As the tables head it."""
         return f"{self.of} / {self.over}"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came out of a part: every sample, and who is missing why."""
-
-    name: str
-    title: str
-    metrics: Sequence[Metric]
-    pairs: Sequence[Pair]
-    rounds: Sequence[Round]
-    missing: Mapping[str, str]
-
-    @property
-    def subjects(self) -> list[str]:
-        """Who was measured."""
-        return list(self.rounds[0])
-
-    def value(self, subject: str, metric: Metric) -> Summary | None:
-        """The subject's own figures, in the metric's unit; None where it has no such."""
-        if metric.key not in self.rounds[0][subject]:
-            return None
-        return Summary.of([one[subject][metric.key] / metric.divisor for one in self.rounds])
-
-    def ratio(self, pair: Pair, metric: Metric) -> Summary | None:
-        """How many times worse the first is than the second; None where one has no such figure.
-
-        Nor is anything a number of times worse than nothing at all.
-        """
-        for one in self.rounds:
-            if not all(one.get(subject, {}).get(metric.key) for subject in (pair.of, pair.over)):
-                return None
-        return Summary.of([metric.times_worse(one[pair.of], one[pair.over]) for one in self.rounds])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.bench.errors import MissingError
-from tests.bench.metrics import Metric, Pair, Result, Round, Sample
+from tests.bench.metrics import Metric, Pair, Round, Sample, Summary
 
 T = TypeVar("T")
 
@@ -50,8 +50,41 @@ Measure = Callable[[int], Round]  # of the round's number
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What came out of a part: every sample, and who is missing why."""
+
+    part: Part
+    rounds: Sequence[Round]
+    missing: Mapping[str, str]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Who was measured."""
+        return list(self.rounds[0])
+
+    def value(self, subject: str, metric: Metric) -> Summary | None:
+        """The subject's own figures, in the metric's unit; None where it has no such."""
+        if metric.key not in self.rounds[0][subject]:
+            return None
+        return Summary.of([one[subject][metric.key] / metric.divisor for one in self.rounds])
+
+    def ratio(self, pair: Pair, metric: Metric) -> Summary | None:
+        """How many times worse the first is than the second; None where one has no such figure.
+
+        Nor is anything a number of times worse than nothing at all.
+        """
+        for one in self.rounds:
+            if not all(one.get(subject, {}).get(metric.key) for subject in (pair.of, pair.over)):
+                return None
+        return Summary.of([metric.times_worse(one[pair.of], one[pair.over]) for one in self.rounds])
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """``open`` sets a part up, gives what measures one round, and clears everything away."""
+    """``open`` sets a part up, gives what measures one round, and clears everything away.
+
+    ``plotted``: the metrics that the plot shows, by key.
+    """
 
     name: str
     title: str
@@ -59,6 +92,7 @@ class Part:
     pairs: Sequence[Pair]
     n_rounds: int
     open: Callable[[Stage], AbstractContextManager[Measure]]
+    plotted: Sequence[str] = ()
 
     def run(self, stage: Stage, n_rounds: int | None) -> Result:
         """Measure it."""
@@ -69,7 +103,7 @@ class Part:
                 print(f"\r{self.name}: {number + 1} of {n_rounds} ", end="", file=sys.stderr)
                 rounds.append(measure(number))
         print(file=sys.stderr)
-        return Result(self.name, self.title, self.metrics, self.pairs, rounds, dict(stage.missing))
+        return Result(self, rounds, dict(stage.missing))
 
 
 def rotated(subjects: Sequence[T], number: int) -> list[T]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tests.bench.metrics import Result, Summary
+from tests.bench.metrics import Summary
+from tests.bench.part import Result
 
 NOTHING = "-"
 NOTE = "median [quartiles], {n} rounds; a / b: how many times worse a is than b in each round"
@@ -16,13 +17,13 @@ NOTE = "median [quartiles], {n} rounds; a / b: how many times worse a is than b 
 
 def tables(result: Result) -> list[list[list[str]]]:
     """Two tables, of lines of cells, the first line as headings: the figures, and the ratios."""
-    figures = [["", *(f"{one.label} ({one.unit})" for one in result.metrics)]]
+    figures = [["", *(f"{one.label} ({one.unit})" for one in result.part.metrics)]]
     for subject in result.subjects:
-        cells = [_cell(result.value(subject, one), _digits) for one in result.metrics]
+        cells = [_cell(result.value(subject, one), _digits) for one in result.part.metrics]
         figures.append([subject, *cells])
-    ratios = [["", *(one.label for one in result.metrics)]]
-    for pair in result.pairs:
-        cells = [_cell(result.ratio(pair, one), _two_digits) for one in result.metrics]
+    ratios = [["", *(one.label for one in result.part.metrics)]]
+    for pair in result.part.pairs:
+        cells = [_cell(result.ratio(pair, one), _two_digits) for one in result.part.metrics]
         if {*cells} != {NOTHING}:
             ratios.append([str(pair), *cells])
     return [without_empty_columns(table) for table in (figures, ratios) if len(table) > 1]
@@ -40,7 +41,7 @@ def without_empty_columns(table: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def as_text(result: Result) -> str:
     """Lines for a terminal."""
-    lines = [f"{result.title} ({result.name})"]
+    lines = [f"{result.part.title} ({result.part.name})"]
     for table in tables(result):
         lines += ["", *_align(table)]
     lines += [f"left out: {name}: {why}" for name, why in result.missing.items()]
@@ -63,13 +64,13 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
         "kernel": platform.release(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "parts": {result.name: _document_of(result) for result in results},
+        "parts": {result.part.name: _document_of(result) for result in results},
     }
 
 
 def _document_of(result: Result) -> dict[str, Any]:
     return {
-        "title": result.title,
+        "title": result.part.title,
         "missing": dict(result.missing),
         "rounds": [{name: dict(sample) for name, sample in one.items()} for one in result.rounds],
         "metrics": {
@@ -83,11 +84,11 @@ def _document_of(result: Result) -> dict[str, Any]:
                 },
                 "times_worse": {
                     str(pair): asdict(ratio)
-                    for pair in result.pairs
+                    for pair in result.part.pairs
                     if (ratio := result.ratio(pair, metric)) is not None
                 },
             }
-            for metric in result.metrics
+            for metric in result.part.metrics
         },
     }
 

@@ -12,12 +12,15 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "probe.h"
 
 static int *fds;
 static size_t n_fds;
+static pid_t *children;
+static size_t n_children;
 
 static void allow_fds(void)
 {
@@ -76,7 +79,10 @@ void hold_sockets(size_t n)
 
 void start_many(size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
+    children = calloc(n, sizeof(*children));
+    if (children == NULL)
+        fail("calloc");
+    for (n_children = 0; n_children < n; n_children++) {
         pid_t child = fork();
 
         if (child < 0)
@@ -86,6 +92,15 @@ void start_many(size_t n)
             for (;;)
                 (void)pause();
         }
+        children[n_children] = child;
     }
     puts("{}");
+}
+
+void end_crowd(void)
+{
+    for (size_t i = 0; i < n_children; i++)
+        (void)kill(children[i], SIGKILL);
+    for (size_t i = 0; i < n_children; i++)
+        (void)waitpid(children[i], NULL, 0);
 }

@@ -103,5 +103,6 @@ int main(int argc, char **argv)
             obey(words);
         (void)fflush(stdout);
     }
+    end_crowd();
     return 0;
 }

@@ -30,6 +30,7 @@ void open_many(size_t n);
 void scan_fdinfo(void);
 void start_many(size_t n);
 void hold_sockets(size_t n);
+void end_crowd(void); /* processes; the rest goes with us */
 
 /* calls.c */
 void measure_calls(const char *name, size_t n);

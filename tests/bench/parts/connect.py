@@ -91,4 +91,4 @@ def _subject(stage: Stage, name: str, way: Way) -> Subject:
     return Subject(way.probe(stage), (_times(stage, "connect"), *rates), way.others)
 
 
-PART: Final = Part("connect", "A connection", METRICS, PAIRS, 9, _open)
+PART: Final = Part("connect", "A connection", METRICS, PAIRS, 9, _open, ("p50_ns", "per_s_8"))

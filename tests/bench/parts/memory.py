@@ -16,7 +16,7 @@ from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn
 from tests.bench.programs import Probe, serve
 from tests.bench.services import run_services
-from tests.bench.ways import Way, redirected
+from tests.bench.ways import MESHFD, Way, redirected
 from tests.support.processes import agents_of, resident_kib
 
 KIB: Final = 1024
@@ -37,12 +37,12 @@ METRICS: Final = (
 
 def sockets(track: str, n: int) -> str:
     """Name the subject with so many sockets."""
-    return f"{track}, {n:,} sockets"
+    return f"{MESHFD}, {track}, {n:,} sockets"
 
 
 def services(n: int) -> str:
     """Name the subject with so many services."""
-    return f"{n:,} service{'s' * (n > 1)}"
+    return f"{MESHFD}, {n:,} service{'s' * (n > 1)}"
 
 
 PAIRS: Final = (
@@ -94,4 +94,4 @@ def _open(stage: Stage) -> Iterator[Measure]:
         yield each_in_turn(subjects)
 
 
-PART: Final = Part("memory", "Resident memory", METRICS, PAIRS, 3, _open)
+PART: Final = Part("memory", "Resident memory", METRICS, PAIRS, 3, _open, ("agent",))

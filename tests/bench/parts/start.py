@@ -116,4 +116,4 @@ def _open(stage: Stage) -> Iterator[Measure]:
     yield each_in_turn(subjects)
 
 
-PART: Final = Part("start", "Starts", METRICS, PAIRS, 25, _open)
+PART: Final = Part("start", "Starts", METRICS, PAIRS, 25, _open, ("start_ns",))

@@ -45,4 +45,6 @@ def _open(stage: Stage) -> Iterator[Measure]:
 
 METRICS: Final = tuple(Metric(f"{name}_per_s", name, "k/s", 1e3, is_rate=True) for name in CALLS)
 PAIRS: Final = (Pair(FILTER, BARE), Pair(MESHFD, BARE), Pair(MESHFD, FILTER))
-PART: Final = Part("untouched", "Calls that are not intercepted", METRICS, PAIRS, 21, _open)
+PART: Final = Part(
+    "untouched", "Calls that are not intercepted", METRICS, PAIRS, 21, _open, ("read_per_s",)
+)

@@ -1,0 +1,214 @@
+"""The benchmark runs and says everything that it promises; no time is ever asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.errors import MissingError
+from tests.bench.metrics import Metric, Pair, Summary
+from tests.bench.part import Part, Result, Stage, each_in_turn, together
+from tests.bench.parts import PARTS
+from tests.bench.programs import build
+from tests.bench.report import as_markdown, as_text
+from tests.support.processes import Processes, descendants_of
+
+ROOT = Path(__file__).parents[2]
+TIME = Metric("t", "time", "us")
+RATE = Metric("r", "rate", "1/s", is_rate=True)
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run it."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.bench", *words],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def lacking(part: Part, found: dict[str, Any]) -> set[str]:
+    """Return the subjects of a part's pairs that the document has no figure of."""
+    measured = {subject for one in found["rounds"] for subject in one}
+    return {subject for pair in part.pairs for subject in (pair.of, pair.over)} - measured
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_is_measured(name: str, tmp_path: Path) -> None:
+    """Each metric has figures; what is left out is named with a reason; nothing is left behind."""
+    before = descendants_of(os.getpid())
+    done = bench("--quick", name, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    part = PARTS[name]
+    found = json.loads((tmp_path / "bench.json").read_text())["parts"][name]
+    for metric in part.metrics:
+        values = found["metrics"][metric.key]["values"].values()
+        assert values, metric.key
+        assert all(value["median"] >= 0 for value in values)
+        assert metric.label in done.stdout
+    quick_only = {"scale", "memory"}  # a quick run leaves out their largest subjects
+    assert found["missing"] or name in quick_only or not lacking(part, found)
+    for subject, why in found["missing"].items():
+        assert f"left out: {subject}: {why}" in done.stdout
+    assert descendants_of(os.getpid()) == before
+
+
+@pytest.mark.live
+def test_plot_is_drawn(tmp_path: Path) -> None:
+    """What is measured is drawn into both kinds of file, or it is said what that would take."""
+    done = bench("--quick", "start", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    if "left out: the plot: matplotlib" in done.stdout:
+        assert not list(tmp_path.glob("bench.[ps]*"))
+        return
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert "Starts" in (tmp_path / "bench.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["conect"], "there is no part 'conect'; the parts are connect, "), (["--round"], "--rounds")],
+)
+def test_bad_words(words: list[str], said: str) -> None:
+    """A part that there is not, and a number that is none, are refused in one line."""
+    done = bench(*words)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.live
+def test_what_is_missing_can_be_a_failure(tmp_path: Path) -> None:
+    """With --complete the exit status says that something was left out, or that nothing was."""
+    done = bench("--quick", "--complete", "belonging", "--output", str(tmp_path))
+    parts = json.loads((tmp_path / "bench.json").read_text())["parts"]
+    is_complete = not any(one["missing"] for one in parts.values())
+    assert done.returncode == (0 if is_complete and "left out" not in done.stdout else 2)
+
+
+TRIES = """
+import errno, socket
+print("ready", flush=True)
+input()
+try:
+    one = socket.socket()
+    print("socket: 0", flush=True)
+    print("connect:", errno.errorcode[one.connect_ex(("127.0.0.1", 1))], flush=True)
+except OSError as error:
+    print("socket:", errno.errorcode[error.errno], flush=True)
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("connect", ["socket: 0", "connect: ENOSYS"]), ("create", ["socket: ENOSYS"])],
+)
+def test_floors_trap_what_they_are_compared_for(
+    kind: str, said: list[str], tmp_path: Path, processes: Processes
+) -> None:
+    """Once the loop is gone, the calls that it trapped fail with ENOSYS, and no other does."""
+    build(tmp_path)
+    running = processes.start([tmp_path / "floor", kind, sys.executable, "-c", TRIES])
+    assert running.line() == "ready"
+    running.signal(signal.SIGKILL)
+    running.wait()
+    running.tell()
+    assert [running.line() for _ in said] == said
+
+
+@pytest.mark.live
+def test_the_smallest_filter_is_one(tmp_path: Path, processes: Processes) -> None:
+    """The allow-all filter is one filter more than bare, and nobody is asked about any call."""
+    build(tmp_path)
+    words = ["grep", "Seccomp_filters", "/proc/self/status"]
+    bare = processes.run(words).out.split()
+    filtered = processes.run([tmp_path / "floor", "allow", *words]).out.split()
+    assert int(filtered[1]) == int(bare[1]) + 1
+
+
+def test_times_and_rates_are_worse_above_one() -> None:
+    """Twice the time and half the rate are both twice as bad."""
+    assert TIME.times_worse({"t": 20}, {"t": 10}) == 2
+    assert RATE.times_worse({"r": 5}, {"r": 10}) == 2
+
+
+def test_summary_gives_the_median_and_the_quartiles_around_it() -> None:
+    """Five values have their third as median, second and fourth as quartiles; one is all three."""
+    assert Summary.of([5, 1, 4, 2, 3]) == Summary(3, 2, 4)
+    assert Summary.of([7]) == Summary(7, 7, 7)
+
+
+def part_of(*subjects: str, pairs: tuple[Pair, ...] = ()) -> tuple[Part, list[str]]:
+    """Return a part whose n-th subject takes n+1, and the list of who has been measured."""
+    measured: list[str] = []
+
+    def measure(name: str) -> dict[str, float]:
+        measured.append(name)
+        return {"t": subjects.index(name) + 1}
+
+    class Open:
+        def __init__(self, stage: Stage) -> None:
+            with stage.optional("absent"):
+                raise MissingError("it is not here")
+
+        def __enter__(self) -> Any:
+            return each_in_turn({one: partial(measure, one) for one in subjects})
+
+        def __exit__(self, *_: object) -> None:
+            measured.append("closed")
+
+    return Part("some", "Some things", (TIME, RATE), pairs, 3, Open), measured
+
+
+def result_of(tmp_path: Path, part: Part) -> Result:
+    """Run a part."""
+    return part.run(Stage(tmp_path, is_quick=False), None)
+
+
+def test_the_first_is_another_in_each_round(tmp_path: Path) -> None:
+    """Every round measures everybody once, in an order that rotates; then the part is closed."""
+    part, measured = part_of("a", "b", "c")
+    result_of(tmp_path, part)
+    assert measured == [*"abc", *"bca", *"cab", "closed"]
+
+
+def test_results_name_who_is_missing(tmp_path: Path) -> None:
+    """Pairs with somebody who is not there have no ratio, and the tables say who is left out."""
+    here, gone = Pair("b", "a"), Pair("b", "absent")
+    part, _ = part_of("a", "b", pairs=(here, gone))
+    result = result_of(tmp_path, part)
+    assert result.ratio(here, TIME) == Summary(2, 2, 2)
+    assert result.ratio(gone, TIME) is None
+    assert result.ratio(here, RATE) is None
+    text = as_text(result)
+    assert "left out: absent: it is not here" in text
+    assert "b / a" in text
+    assert "b / absent" not in text
+    assert "| b / a | 2.00 [2.00 2.00] |" in as_markdown(result)
+
+
+def test_nothing_has_no_ratio(tmp_path: Path) -> None:
+    """What takes nothing at all cannot be a number of times worse, nor anything than it."""
+    part, _ = part_of("a")
+    result = Result(part, [{"a": {"t": 0.0}, "b": {"t": 1.0}}], {})
+    assert result.ratio(Pair("b", "a"), TIME) is None
+    assert result.ratio(Pair("a", "b"), TIME) is None
+    assert result.value("a", TIME) == Summary(0, 0, 0)
+
+
+def test_measures_follow_one_another() -> None:
+    """Several measures make one round."""
+    both = together(lambda n: {"a": {"t": n}}, lambda n: {"b": {"t": n + 1}})
+    assert both(4) == {"a": {"t": 4}, "b": {"t": 5}}
