@@ -18,7 +18,7 @@ from tests.bench.part import Result, Stage
 from tests.bench.parts import PARTS
 from tests.bench.plot import plot
 from tests.bench.programs import build
-from tests.bench.report import as_text, document
+from tests.bench.report import as_markdown, as_text, document
 from tests.support.netns import enter_private_network
 
 EXIT_MISSING = 2
@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="only see that it works")
     parser.add_argument("--rounds", type=int, help="how often each subject is measured")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write bench.json, bench.png, bench.svg there"
+        "--output", type=Path, metavar="DIR", help="write bench.json, .md, .png and .svg there"
     )
     parser.add_argument(
         "--complete", action="store_true", help="exit with 2 if something had to be left out"
@@ -58,10 +58,11 @@ def measure(arguments: argparse.Namespace) -> list[Result]:
 
 
 def write(results: list[Result], directory: Path) -> bool:
-    """Write the document and the plot; whether there was all that it takes."""
+    """Write the document, the tables and the plot; whether there was all that it takes."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document(results), indent=1)
     (directory / "bench.json").write_text(f"{text}\n")
+    (directory / "bench.md").write_text(as_markdown(results))
     try:
         plot(results, directory)
     except MissingError as why:

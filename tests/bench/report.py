@@ -1,4 +1,4 @@
-"""Put results into tables, for a terminal and for README, and into a document."""
+"""Put results into tables, for a terminal and as a page, and into a document."""
 
 from __future__ import annotations
 
@@ -48,14 +48,21 @@ def as_text(result: Result) -> str:
     return "\n".join([*lines, NOTE.format(n=len(result.rounds)), ""])
 
 
-def as_markdown(result: Result) -> str:
-    """The same for README."""
-    lines = []
-    for table in tables(result):
-        heading, *others = table
-        rows = [heading, ["---"] * len(heading), *others]
-        lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join([*lines, ""])
+def as_markdown(results: Sequence[Result]) -> str:
+    """The same as a page."""
+    lines = [f"# {_machine()}", ""]
+    for result in results:
+        lines += [f"## {result.part.title} (`{result.part.name}`)"]
+        for heading, *rows in tables(result):
+            table = [heading, ["---"] * len(heading), *rows]
+            lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
+        lines += ["", *(f"Left out: {name}: {why}.  " for name, why in result.missing.items())]
+        lines += [f"{NOTE.format(n=len(result.rounds))}.", ""]
+    return "\n".join(lines)
+
+
+def _machine() -> str:
+    return f"Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} CPUs"
 
 
 def document(results: Sequence[Result]) -> dict[str, Any]:

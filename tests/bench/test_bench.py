@@ -196,7 +196,7 @@ def test_results_name_who_is_missing(tmp_path: Path) -> None:
     assert "left out: absent: it is not here" in text
     assert "b / a" in text
     assert "b / absent" not in text
-    assert "| b / a | 2.00 [2.00 2.00] |" in as_markdown(result)
+    assert "| b / a | 2.00 [2.00 2.00] |" in as_markdown([result])
 
 
 def test_nothing_has_no_ratio(tmp_path: Path) -> None:
