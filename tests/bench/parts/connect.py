@@ -35,7 +35,10 @@ from tests.support.servers import free_port
 
 N_THREADS: Final = (1, 2, 8, 64)
 REFUSED: Final = "refused"
-SLOW_RATES: Final = {"meshfd, ask": 320}  # how many connects tell a rate, where it takes long
+SLOW_RATES: Final = {
+    "meshfd, ask": 320,
+    PROXYCHAINS: 320,
+}  # how many connects tell a rate, where it takes long
 
 METRICS: Final = (
     Metric("p50_ns", "socket + connect, p50", "us", 1e3),
