@@ -7,6 +7,7 @@ pid, whatever becomes of the block. What it says goes to a file, which is read w
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,12 @@ END_TIMEOUT_S: Final = 10.0
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], log: Path, is_ready: Callable[[], bool]) -> Iterator[int]:
+def running(
+    command: Sequence[str],
+    log: Path,
+    is_ready: Callable[[], bool],
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> Iterator[int]:
     """Run a daemon; its pid.
 
     Raises:
@@ -41,7 +47,7 @@ def running(command: Sequence[str], log: Path, is_ready: Callable[[], bool]) -> 
         wait_until(look, f"the readiness of {command[0]}")
         yield daemon.pid
     finally:
-        daemon.terminate()
+        daemon.send_signal(stop_signal)
         try:
             daemon.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
