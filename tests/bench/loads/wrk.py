@@ -1,6 +1,6 @@
 """wrk on nginx: a few bytes of answer, over connections that stay, and over one for each request.
 
-wrk ends after whole seconds by itself; an interrupt makes it say what it has until then.
+wrk ends after whole seconds; an interrupt makes it say before what it has until then.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from tests.bench.metrics import Metric, Sample
 from tests.bench.part import Stage
 from tests.bench.peers.need import tool
 from tests.bench.peers.place import Place
-from tests.bench.programs import PATIENCE_S, run
+from tests.bench.programs import run
 from tests.bench.ways import Way
 from tests.support.daemons import nginx
 
 N_CONNECTIONS: Final = 16
 FULL_MS: Final = 1_000
 QUICK_MS: Final = 200
+LIMIT_S: Final = 5  # when it ends by itself
 CLOSE: Final = ("-H", "Connection: close")
 
 _RATE: Final = re.compile(r"^Requests/sec: +([\d.]+)$", re.MULTILINE)
@@ -47,8 +48,8 @@ def read_report(text: str, key: str) -> Sample:
 
 def _ask(key: str, options: tuple[str, ...], stage: Stage, way: Way) -> Sample:
     seconds = stage.effort(FULL_MS, QUICK_MS) / 1e3
-    interrupt = ["timeout", "--preserve-status", "--signal=INT", f"{seconds}"]
-    wrk = [tool("wrk", "wrk"), "-t1", f"-c{N_CONNECTIONS}", f"-d{PATIENCE_S:.0f}s", "--latency"]
+    interrupt = ["timeout", "--foreground", "--preserve-status", "--signal=INT", f"{seconds}"]
+    wrk = [tool("wrk", "wrk"), "-t1", f"-c{N_CONNECTIONS}", f"-d{LIMIT_S}s", "--latency"]
     url = f"http://{way.address}:{way.port}/"
     return read_report(run([*way.prefix, *interrupt, *wrk, *options, url]), key)
 
