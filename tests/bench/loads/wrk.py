@@ -23,7 +23,7 @@ from tests.support.daemons import nginx
 
 N_CONNECTIONS: Final = 16
 FULL_MS: Final = 1_000
-QUICK_MS: Final = 200
+QUICK_MS: Final = 300
 LIMIT_S: Final = 5  # when it ends by itself
 CLOSE: Final = ("-H", "Connection: close")
 

