@@ -30,6 +30,7 @@ PROGRAMS: Final = {
     "floor": ("floor.c",),
     "holder": ("holder.c",),
     "probe": ("probe.c", "connects.c", "crowd.c", "calls.c", "path.c", "times.c"),
+    "redirect_bpf": ("redirect_bpf.c",),
     "server": ("server.c",),
 }
 CFLAGS: Final = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-pthread")

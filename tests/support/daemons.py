@@ -76,7 +76,7 @@ def nginx(
     return Daemon(port, command, exchange_http, "SIGQUIT", graceful=True)
 
 
-def redis(port: int, directory: Path, builds: Builds) -> Daemon:
+def redis(port: int, directory: Path, builds: Builds | None) -> Daemon:
     """Return redis-server, which stores nothing."""
     command = [require_tool("redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
     command += ["--save", "", "--appendonly", "no", "--dir", str(directory)]

@@ -23,10 +23,15 @@ def require(present: object, what: str) -> None:
     pytest.skip(what)
 
 
-def require_tool(name: str) -> str:
+def find_tool(name: str) -> str | None:
     """Return the path of a program; daemons are looked for where root's PATH has them, too."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_DIRECTORIES])
-    found = shutil.which(name, path=path)
+    return shutil.which(name, path=path)
+
+
+def require_tool(name: str) -> str:
+    """Return the path of a program that the test needs."""
+    found = find_tool(name)
     require(found, f"{name} is not installed")
     assert found is not None
     return found

@@ -128,12 +128,17 @@ def within(name: str) -> list[str]:
 
 def ask_within(name: str, ask: Callable[[], T]) -> T:
     """Return what ``ask`` returns in this namespace; our other threads stay where they are."""
+    return ask_at(Path("/run/netns", name), ask)
+
+
+def ask_at(path: Path, ask: Callable[[], T]) -> T:
+    """Return what ``ask`` returns in the namespace that this file is of, likewise."""
 
     def enter_and_ask() -> T:
         libc = ctypes.CDLL(None, use_errno=True)
-        with Path("/run/netns", name).open() as namespace:
+        with path.open() as namespace:
             if libc.setns(namespace.fileno(), CLONE_NEWNET) < 0:
-                raise OSError(ctypes.get_errno(), f"setns: {name}")
+                raise OSError(ctypes.get_errno(), f"setns: {path}")
         return ask()
 
     with ThreadPoolExecutor(1) as thread:  # the thread ends with the block

@@ -66,15 +66,21 @@ class Cluster:
         )
 
 
-def make_cluster(directory: Path, certificate: Certificate) -> Cluster:
-    """Make a cluster in a directory of the server's user."""
-    made = Cluster(directory / "cluster", certificate)
-    command = [tool("initdb"), "-D", str(made.data), "-A", "trust", "-U", USER, "-E", "UTF8"]
+def make_data(directory: Path) -> Path:
+    """Make a cluster's data in a directory of the server's user; who comes is trusted."""
+    data = directory / "cluster"
+    command = [tool("initdb"), "-D", str(data), "-A", "trust", "-U", USER, "-E", "UTF8"]
     command += ["--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
     done = subprocess.run(
         as_nobody(command), capture_output=True, text=True, check=False, cwd=directory
     )
     assert done.returncode == 0, done.stderr
+    return data
+
+
+def make_cluster(directory: Path, certificate: Certificate) -> Cluster:
+    """Make a cluster in a directory of the server's user."""
+    made = Cluster(make_data(directory), certificate)
     key = certificate.copy_key(made.data, NOBODY if os.geteuid() == 0 else None)
     with (made.data / "postgresql.conf").open("a") as configuration:
         configuration.write(CONFIGURATION.format(host=HOST, cert=certificate.cert, key=key))

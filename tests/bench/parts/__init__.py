@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.bench.parts import belonging, connect, lives, memory, scale, start, untouched
+from tests.bench.parts import (
+    applications,
+    belonging,
+    connect,
+    lives,
+    memory,
+    path,
+    scale,
+    start,
+    untouched,
+)
 
 PARTS: Final = {
-    one.PART.name: one.PART for one in (connect, scale, untouched, memory, start, belonging, lives)
+    one.PART.name: one.PART
+    for one in (
+        connect,
+        scale,
+        path,
+        untouched,
+        memory,
+        start,
+        applications,
+        belonging,
+        lives,
+    )
 }

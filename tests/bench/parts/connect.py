@@ -1,6 +1,8 @@
 """What a connection costs: by itself, under meshfd in every way, and under what others would use.
 
-The subjects that are refused compare among themselves: nothing is connected there.
+The subjects that are refused compare among themselves: nothing is connected there. With a sidecar
+connect() is done as soon as the sidecar's own port has answered; what its connection to the server
+takes shows in what is sent afterwards (path, applications), and in the CPU.
 """
 
 from __future__ import annotations
@@ -11,6 +13,11 @@ from typing import Final
 
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
+from tests.bench.peers import bpf, proxychains
+from tests.bench.peers.bpf import BPF
+from tests.bench.peers.nat import DNAT, IPTABLES, REDIRECT, open_ways, probed
+from tests.bench.peers.proxychains import PROXYCHAINS
+from tests.bench.peers.sidecar import ENVOY, HAPROXY, SIDECARS
 from tests.bench.programs import Question, Subject, ask_all, serve
 from tests.bench.ways import (
     BARE,
@@ -28,7 +35,10 @@ from tests.support.servers import free_port
 
 N_THREADS: Final = (1, 2, 8, 64)
 REFUSED: Final = "refused"
-SLOW_RATES: Final = {"meshfd, ask": 320}  # how many connects tell a rate, where it takes long
+SLOW_RATES: Final = {
+    "meshfd, ask": 320,
+    PROXYCHAINS: 320,
+}  # how many connects tell a rate, where it takes long
 
 METRICS: Final = (
     Metric("p50_ns", "socket + connect, p50", "us", 1e3),
@@ -50,12 +60,15 @@ PAIRS: Final = (
     Pair("meshfd, unix socket", LOOP),
     Pair("meshfd, ask", LOOP),
     Pair("meshfd, deny", "CONTINUE loop, refused"),
+    *(Pair(peer, BARE) for peer in (REDIRECT, DNAT, BPF, PROXYCHAINS, HAPROXY, ENVOY)),
+    *(Pair(MESHFD, peer) for peer in (REDIRECT, BPF, PROXYCHAINS)),
 )
 
 
 @contextlib.contextmanager
 def _open(stage: Stage) -> Iterator[Measure]:
-    with serve(stage.directory) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serve(stage.directory))
         port = server.port
         ways = {
             BARE: bare(port),
@@ -68,6 +81,11 @@ def _open(stage: Stage) -> Iterator[Measure]:
             "meshfd, unix socket": redirected_to_unix(server),
             "meshfd, ask": asked(port),
         }
+        with stage.optional(BPF):
+            ways[BPF] = stack.enter_context(bpf.redirected(stage, port))
+        with stage.optional(PROXYCHAINS):
+            ways[PROXYCHAINS] = stack.enter_context(proxychains.redirected(stage, port))
+        ways |= stack.enter_context(open_ways(stage, IPTABLES | SIDECARS, probed(stage)))
         nobody = free_port()
         refusals = {
             "bare, refused": bare(nobody),

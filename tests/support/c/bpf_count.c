@@ -1,13 +1,10 @@
 /* bpf_count.c - bpf_count CGROUP_DIRECTORY: count what BPF programs see that are attached to a cgroup
  *
  * Says "attached", and for each line of its input what has been counted, as JSON. The programs go when it ends.
- * Each adds one to a word of a map; they are written by hand, so that no compiler for BPF is needed.
- * Source: bpf(2), include/uapi/linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst. */
-#include <linux/bpf.h>
+ * Each adds one to a word of a map. Source: bpf(2). */
 #include <stddef.h>
-#include <sys/syscall.h>
 
-#include "say.h"
+#include "bpf.h"
 
 #define IP_PROTOCOL 9 /* offsets in an IPv4 packet without options */
 #define IP_TCP_FLAGS (20 + 13)
@@ -16,7 +13,6 @@
 #define COUNTING 9 /* instructions of count(), load_byte(), count_if_flags() */
 #define LOADING 7
 #define COUNTING_FLAGS (LOADING + 2 + COUNTING)
-#define ROOM 64
 
 enum count {
     CREATED_STREAM,
@@ -49,34 +45,6 @@ static const char *const names[] = {
 _Static_assert(sizeof(names) / sizeof(names[0]) == COUNTS, "each count has a name");
 
 static int map_fd;
-
-static struct program {
-    struct bpf_insn code[ROOM];
-    unsigned n;
-} program;
-
-static long bpf(int command, union bpf_attr *attr)
-{
-    return syscall(SYS_bpf, command, attr, sizeof(*attr));
-}
-
-static void add(int code, int to, int from, int offset, int value)
-{
-    if (program.n == ROOM)
-        _exit(SET_UP_FAILED);
-    program.code[program.n++] = (struct bpf_insn){.code = (__u8)code,
-                                                  .dst_reg = (__u8)to & 0xf,
-                                                  .src_reg = (__u8)from & 0xf,
-                                                  .off = (__s16)offset,
-                                                  .imm = value};
-}
-
-/* R6 is the context from here on; what follows may use all registers but that. */
-static void begin(void)
-{
-    program.n = 0;
-    add(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_6, BPF_REG_1, 0, 0);
-}
 
 /* COUNTING instructions: one more in this word. */
 static void count(enum count word)
@@ -119,30 +87,6 @@ static void count_if_flags(int flags, enum count word)
     add(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_0, 0, 0, TCP_SYN_ACK);
     add(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_0, 0, COUNTING, flags);
     count(word);
-}
-
-/* The program lets everything be done; then it is attached. */
-static void attach(int cgroup_fd, enum bpf_prog_type type, enum bpf_attach_type where)
-{
-    static char log[1 << 16];
-    union bpf_attr load = {.prog_type = type,
-                           .expected_attach_type = where,
-                           .insns = (__u64)(uintptr_t)program.code,
-                           .license = (__u64)(uintptr_t)"GPL",
-                           .log_buf = (__u64)(uintptr_t)log,
-                           .log_size = sizeof(log),
-                           .log_level = 1};
-    union bpf_attr link = {.link_create = {.target_fd = (__u32)cgroup_fd, .attach_type = where}};
-    int program_fd;
-
-    add(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 1);
-    add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
-    load.insn_cnt = program.n;
-    program_fd = (int)bpf(BPF_PROG_LOAD, &load);
-    if (program_fd < 0)
-        fputs(log, stderr);
-    link.link_create.prog_fd = (__u32)sure("BPF_PROG_LOAD", program_fd);
-    sure("BPF_LINK_CREATE", (int)bpf(BPF_LINK_CREATE, &link));
 }
 
 static void attach_all(int cgroup_fd)

@@ -1,0 +1,1 @@
+"""What puts load on real servers and says how they bore it."""

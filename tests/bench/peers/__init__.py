@@ -1,0 +1,1 @@
+"""What others would use instead of meshfd, each as a way to the server."""
