@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.bench.report import as_markdown, as_text, document
 from tests.support.netns import enter_private_network
 
 EXIT_MISSING = 2
+EXIT_SIGNAL = 128  # and its number: blocks are left, and with them all that we started
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,6 +76,7 @@ def write(results: list[Result], directory: Path) -> bool:
 def main() -> int:
     """Return the exit status: 1 when something could not be built or run."""
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda signo, _: sys.exit(EXIT_SIGNAL + signo))
     try:
         if os.geteuid() == 0:
             enter_private_network()

@@ -100,7 +100,8 @@ class Part:
         rounds = []
         with self.open(stage) as measure:
             for number in range(n_rounds):
-                print(f"\r{self.name}: {number + 1} of {n_rounds} ", end="", file=sys.stderr)
+                progress = f"\r{self.name}: {number + 1} of {n_rounds} "
+                print(progress, end="", file=sys.stderr, flush=True)
                 rounds.append(measure(number))
         print(file=sys.stderr)
         return Result(self, rounds, dict(stage.missing))

@@ -10,6 +10,7 @@ consists of, but for what has ended meanwhile.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -37,6 +38,8 @@ CFLAGS: Final = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-pthread")
 SERVER_ADDRESS: Final = "127.0.0.1"
 VIRTUAL_ADDRESS: Final = "127.66.0.1"  # nobody serves it, so a connection there proves the redirect
 PATIENCE_S: Final = 120.0
+READY: Final = "ready"  # a probe's answer says that all of its start is over
+_numbers = itertools.count()
 _CPU_CLOCK: Final = 2  # CPUCLOCK_SCHED, include/linux/posix-timers.h
 
 
@@ -102,7 +105,7 @@ class Server:
 @contextlib.contextmanager
 def serve(directory: Path, prefix: Sequence[str] = ()) -> Iterator[Server]:
     """Run the server, by way of ``prefix``; its socket's file goes with it."""
-    path = directory / f"server-{time.monotonic_ns()}.sock"
+    path = directory / f"{next(_numbers)}.sock"  # short: the kernel takes 107 bytes
     with (
         contextlib.ExitStack() as stack,
         subprocess.Popen(
@@ -217,7 +220,8 @@ def ask_all(subjects: Mapping[str, Subject]) -> Measure:
             for name, subject in subjects.items():
                 probes[name] = probe = Probe(subject.command, subject.others)
                 stack.push(lambda kind, *_, probe=probe: probe.kill() if kind else probe.close())
-                for words in subject.first:
+            for name, probe in probes.items():
+                for words in (READY, *subjects[name].first):
                     probe.ask(words)
             n_questions = max(len(subject.questions) for subject in subjects.values())
             for index in range(n_questions):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.bench.parts import PARTS
 from tests.bench.programs import build
 from tests.bench.report import as_markdown, as_text
 from tests.support.processes import Processes, descendants_of
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 TIME = Metric("t", "time", "us")
@@ -75,6 +77,23 @@ def test_plot_is_drawn(tmp_path: Path) -> None:
         return
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert "Starts" in (tmp_path / "bench.svg").read_text()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_it_is_told_to_end(
+    signo: signal.Signals, processes: Processes
+) -> None:
+    """A signal in the middle of a part ends what runs then, and removes the files."""
+    command = [sys.executable, "-m", "tests.bench", "--rounds", "1000", "path"]
+    with tempfile.TemporaryDirectory() as directory:  # short, for sockets' names
+        environment = {**os.environ, "TMPDIR": directory}
+        running = processes.start(command, cwd=ROOT, env=environment)
+        wait_until(lambda: "path: 3 of" in running.errors(), "the third round")
+        running.signal(signo)
+        assert running.wait() in {128 + signo, -signo}
+        wait_until(lambda: not processes.running(), "the end of all that it started")
+        assert not [*Path(directory).iterdir()]
 
 
 @pytest.mark.parametrize(

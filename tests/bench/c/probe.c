@@ -3,6 +3,7 @@
  * Usage: probe ADDRESS PORT
  * Reads commands, a line each, until its input ends, and answers each with a line of JSON:
  *
+ *   ready                                that it runs, and whoever it runs under
  *   socket N | connect N | refused N     times of socket(), and of socket() with connect()
  *   rate N THREADS                       connects a second, closing included
  *   calls NAME N                         calls a second; calls.c has the names
@@ -75,6 +76,10 @@ static void obey(char **words)
         return measure_calls(words[1], number(words[2]));
     if (strcmp(words[0], "scan") == 0)
         return scan_fdinfo();
+    if (strcmp(words[0], "ready") == 0) {
+        puts("{}");
+        return;
+    }
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         if (strcmp(commands[i].name, words[0]) == 0)
             return commands[i].run(number(words[1]));

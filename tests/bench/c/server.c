@@ -65,7 +65,10 @@ static int listen_at(const char *path)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    (void)strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+    errno = ENAMETOOLONG;
+    if (strlen(path) >= sizeof(address.sun_path))
+        fail(path);
+    memcpy(address.sun_path, path, strlen(path));
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
         listen(fd, BACKLOG) < 0)
         fail(path);

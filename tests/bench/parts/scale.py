@@ -18,6 +18,7 @@ from typing import Final
 from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn, together
 from tests.bench.programs import (
+    READY,
     SERVER_ADDRESS,
     VIRTUAL_ADDRESS,
     Probe,
@@ -92,6 +93,7 @@ def _measure_replaced(stage: Stage, port: int, n_routes: int, question: Question
     report = stage.directory / "replaced"
     report.write_text("")
     probe = Probe(_way(port, n_routes, str(report)).probe(stage))
+    probe.ask(READY)
     answers = [question.ask(probe)]
     while report.read_text().count("\n") < stage.effort(REPLACED, 1):
         answers.append(question.ask(probe))
