@@ -218,6 +218,9 @@ class Foreground:
 
     def _give_up_log(self, error: OSError) -> None:
         """A full disk, or a pipe that nobody reads, is not the command's concern."""
+        if self._log is not None and self._log is not sys.stderr:
+            with contextlib.suppress(OSError):  # it has what could not be written
+                self._log.close()
         self._log = None
         with contextlib.suppress(OSError):
             sys.stderr.write(f"meshfd: the log cannot be written any more: {error.strerror}\n")
