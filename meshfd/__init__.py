@@ -9,9 +9,7 @@ programs and has no time for trio.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # see meshfd.records
 if TYPE_CHECKING:
     from meshfd.errors import (
         AgentLostError,
@@ -146,6 +144,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 -- `meshfd exec` has no use for it
+
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

@@ -26,13 +26,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
+from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from meshfd import engine
-from meshfd.agent_process import check_done, check_listen, check_spawn, split_packet, start_agent
+from meshfd.agent_process import check_done, check_listen, check_spawn, start_agent
+from meshfd.channel import read_packet
 from meshfd.durations import DURATION_MAX_S
 from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
 from meshfd.errors import AgentLostError, MeshfdError, ServiceError
@@ -455,8 +456,8 @@ class Agent:
         try:
             while True:
                 data, ancillary, _, _ = await self._channel.recvmsg(PACKET_MAX, space)
-                message, fds = split_packet(data, ancillary)
-                self._keep(fds)
+                message = read_packet(data)
+                self._keep(_fds_in(ancillary))
                 self._take(message)
         except ConnectionError:
             pass
@@ -608,6 +609,14 @@ def plain_errors() -> Iterator[None]:
         raise alone from alone.__cause__
 
 
+def _fds_in(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return tuple(fds)
+
+
 @contextlib.asynccontextmanager
 async def open_agent(
     options: AgentOptions, *, settle: Callable[[int], None] | None = None
@@ -622,16 +631,16 @@ async def open_agent(
         AgentLostError: it ended before it was set up.
 
     """
-    pid, blocking = start_agent(inherit=False)
+    pid, channel_fd = start_agent(inherit=False)
     if settle is not None:
         try:
             settle(pid)
         except BaseException:
-            blocking.close()
+            os.close(channel_fd)
             with trio.CancelScope(shield=True):
                 await _wait_for_exit(pid)
             raise
-    channel = trio.socket.from_stdlib_socket(blocking)
+    channel = trio.socket.from_stdlib_socket(socket(fileno=channel_fd))
     agent = Agent(pid, channel, options)
     try:
         with plain_errors():

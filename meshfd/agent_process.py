@@ -12,30 +12,19 @@ whoever started us in the background had ignored is not for services.
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
 import os
-import resource
 import signal
-import socket
-from pathlib import Path
-from typing import Final
 
-from meshfd.engine import (
-    FDS_MAX,
-    LISTEN_MAX,
-    PACKET_MAX,
-    WIRE_VERSION,
-    Done,
-    decode,
-    version_refused,
-)
-from meshfd.errors import AgentLostError, ListenError, NotSupportedError, SpawnError
-from meshfd.events import Event
-from meshfd.model import ListeningSocket
-from meshfd.netns import title_of
-from meshfd.standard_files import STDERR
+from meshfd.channel import open_channel
+from meshfd.engine import LISTEN_MAX, WIRE_VERSION, Done, version_refused
+from meshfd.errors import ListenError, NotSupportedError, SpawnError
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from typing import Final
+
+    from meshfd.model import ListeningSocket
 
 AGENT_VARIABLE: Final = "MESHFD_AGENT"
 
@@ -53,106 +42,48 @@ _BUSY: Final = (
 
 def agent_path() -> str:
     """Where the agent's executable is."""
-    return os.environ.get(AGENT_VARIABLE) or str(
-        Path(__file__).parent / "_libexec" / "meshfd-agent"
-    )
+    here = os.path.dirname(__file__)  # noqa: PTH120 -- `meshfd exec` has no time for pathlib
+    return os.environ.get(AGENT_VARIABLE) or f"{here}/_libexec/meshfd-agent"
 
 
-def _above_standard(one: socket.socket) -> socket.socket:
-    """The socket at a number that is no standard file's: those are replaced in the agent."""
-    if one.fileno() > STDERR:
-        return one
-    with one:
-        return socket.socket(fileno=fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, STDERR + 1))
-
-
-def start_agent(*, inherit: bool) -> tuple[int, socket.socket]:
-    """Start an agent; returns its pid and our end of the control channel (blocking).
+def start_agent(*, inherit: bool) -> tuple[int, int]:
+    """Start an agent; returns its pid and our end of the control channel, an fd (blocking).
 
     Raises:
         NotSupportedError: the executable is missing or cannot be run, or would have too few fds.
 
     """
-    n_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # RLIM_INFINITY is -1
+    n_fds = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; -1: no limit
     if 0 <= n_fds < LEAST_FDS:
         raise NotSupportedError(
             f"at most {n_fds} files may be open here and meshfd needs {LEAST_FDS}: "
             "raise the limit (ulimit -n)"
         )
-    ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    ours_fd, theirs_fd = open_channel()
     path = agent_path()
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     actions = [] if inherit else [(os.POSIX_SPAWN_DUP2, null_fd, fd) for fd in (0, 1)]
     environment = {
         name: value for name, value in os.environ.items() if name in _SANITIZER_VARIABLES
     }
-    with theirs:
-        theirs_fd = theirs.fileno()
-        os.set_inheritable(theirs_fd, True)
-        try:
-            pid = os.posix_spawn(
-                path,
-                ["meshfd-agent", "--inherit" if inherit else "--control", str(theirs_fd)],
-                environment,
-                file_actions=actions,
-                setsigdef=_PYTHONS_OWN if inherit else signal.valid_signals() - _NEVER_IGNORED,
-            )
-        except OSError as error:
-            ours.close()
-            raise NotSupportedError(
-                f"the agent {path} cannot be run: {error.strerror}; reinstall meshfd"
-            ) from error
-        finally:
-            os.close(null_fd)
-    return pid, ours
-
-
-def send_packet(channel: socket.socket, packet: bytes, fds: tuple[int, ...]) -> None:
-    """Send one packet on a blocking channel.
-
-    Raises:
-        AgentLostError: the agent is gone.
-
-    """
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    os.set_inheritable(theirs_fd, True)
     try:
-        channel.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
-    except (BrokenPipeError, ConnectionError) as error:
-        raise AgentLostError("the agent ended unexpectedly") from error
-
-
-def split_packet(
-    data: bytes, ancillary: list[tuple[int, int, bytes]]
-) -> tuple[Done | Event, tuple[int, ...]]:
-    """What recvmsg gave, read; the fds are the caller's.
-
-    Raises:
-        AgentLostError: it was the end of the channel.
-
-    """
-    fds = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    if not data:
-        raise AgentLostError("the agent ended unexpectedly")
-    return decode(data), tuple(fds)
-
-
-def receive_packet(channel: socket.socket) -> tuple[Done | Event, tuple[int, ...]]:
-    """Wait for one packet on a blocking channel; the fds are the caller's.
-
-    Raises:
-        AgentLostError: the agent is gone.
-
-    """
-    try:
-        data, ancillary, _, _ = channel.recvmsg(
-            PACKET_MAX, socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        pid = os.posix_spawn(
+            path,
+            ["meshfd-agent", "--inherit" if inherit else "--control", str(theirs_fd)],
+            environment,
+            file_actions=actions,
+            setsigdef=_PYTHONS_OWN if inherit else signal.valid_signals() - _NEVER_IGNORED,
         )
-    except ConnectionError as error:
-        raise AgentLostError("the agent ended unexpectedly") from error
-    return split_packet(data, ancillary)
+    except OSError as error:
+        os.close(ours_fd)
+        raise NotSupportedError(
+            f"the agent {path} cannot be run: {error.strerror}; reinstall meshfd"
+        ) from error
+    finally:
+        os.close(theirs_fd)
+        os.close(null_fd)
+    return pid, ours_fd
 
 
 def check_done(done: Done) -> None:
@@ -179,6 +110,8 @@ def check_listen(done: Done, listening: ListeningSocket) -> int:
     check_done(done)
     what = f"cannot listen on {listening.address}"
     if listening.netns is not None:
+        from meshfd.netns import title_of  # noqa: PLC0415 -- hardly ever needed
+
         what += f" in {title_of(listening.netns)}"
     if done.errno == errno.ENOSPC:
         raise ListenError(f"{what}: {LISTEN_MAX} sockets are the most", errno=done.errno)

@@ -10,6 +10,7 @@ status; with --debug in front of the command it is a traceback.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -100,15 +101,17 @@ def _hold_signals() -> None:
 
 
 def _exec(words: list[str]) -> int:
+    gc.disable()  # while we import it would be run often, and find nothing
     from meshfd.exec_options import USAGE, parse_exec_options
+    from meshfd.features import features_of
+    from meshfd.foreground import run
 
+    gc.freeze()  # what is here now stays to the end, and need not be looked through then
+    gc.enable()
     options = parse_exec_options(words)
     if options.help:
         _say(USAGE)
         return 0
-    from meshfd.features import features_of
-    from meshfd.foreground import run
-
     return run(
         routes=tuple(options.routes),
         listen=tuple(options.listen),

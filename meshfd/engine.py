@@ -12,16 +12,12 @@ Source: native/wire.h, native/engine.h.
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
-import socket
 from collections import Counter
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Final
 
-from meshfd._engine import ffi, lib
+from meshfd._engine import ffi as ffi  # noqa: PLC0414 -- for meshfd.channel, too
+from meshfd._engine import lib as lib  # noqa: PLC0414
 from meshfd.errors import MeshfdError
 from meshfd.events import (
     Call,
@@ -55,15 +51,18 @@ from meshfd.model import (
     Upstream,
     Verdict,
 )
+from meshfd.records import Record
 
+TYPE_CHECKING = False  # see meshfd.records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Final
 
     from meshfd.features import Features
     from meshfd.program import Program
 
 PACKET_MAX: Final = 4096  # bytes; the largest message has about 1,200
-FDS_MAX: Final = 4
+FDS_MAX: Final[int] = lib.MFD_CHANNEL_FDS
 ENDPOINTS_MAX: Final[int] = lib.MFD_ENDPOINTS_MAX
 LISTEN_MAX: Final[int] = lib.MFD_LISTEN_MAX
 NETNS_MAX: Final[int] = lib.MFD_NETNS_MAX
@@ -76,8 +75,8 @@ _ANY: Final[int] = lib.MFD_ANY
 _COUNTER_BYTES: Final = 8
 _BALANCES: Final = {Balance.ROUND_ROBIN: lib.MFD_ROUND_ROBIN, Balance.RANDOM: lib.MFD_RANDOM}
 _PROTOCOLS: Final = {
-    Protocol.TCP: socket.IPPROTO_TCP,
-    Protocol.UDP: socket.IPPROTO_UDP,
+    Protocol.TCP: lib.MFD_TCP,
+    Protocol.UDP: lib.MFD_UDP,
 }
 _NOTICES: Final = {
     lib.MFD_NOTICE_UNREADABLE: NoticeKind.UNREADABLE,
@@ -108,8 +107,7 @@ _STAGES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Record):
     """The answer to request ``seq``: errno, the stage that a spawn failed at, and a value."""
 
     seq: int
@@ -126,7 +124,7 @@ class WireError(MeshfdError):
 
 
 def _fill_address(record: Any, ip: IPv4Address | IPv6Address, port: int) -> None:
-    record.family = socket.AF_INET6 if isinstance(ip, IPv6Address) else socket.AF_INET
+    record.family = lib.MFD_INET6 if isinstance(ip, IPv6Address) else lib.MFD_INET
     record.port = port
     ffi.memmove(record.bytes, ip.packed, len(ip.packed))
 
@@ -139,9 +137,9 @@ def _fill_peer(record: Any, address: SocketAddress) -> None:
 
 def _read_address(record: Any) -> SocketAddress | None:
     packed = bytes(ffi.buffer(record.bytes))
-    if record.family == socket.AF_INET:
+    if record.family == lib.MFD_INET:
         return SocketAddress(IPv4Address(packed[:4]), record.port)
-    if record.family == socket.AF_INET6:
+    if record.family == lib.MFD_INET6:
         return SocketAddress(IPv6Address(packed), record.port)
     return None
 
@@ -155,13 +153,13 @@ def _fill_endpoint(record: Any, address: EndpointAddress) -> None:
         name = b"\0" + name[1:]
     if len(name) >= lib.MFD_UNIX_PATH_MAX:
         raise ValueError(f"{address}: the kernel takes no name as long as this")
-    record.address.family = socket.AF_UNIX
+    record.address.family = lib.MFD_UNIX
     record.path_size = len(name)
     ffi.memmove(record.path, name, len(name))
 
 
 def _read_endpoint(record: Any) -> EndpointAddress | None:
-    if record.address.family != socket.AF_UNIX:
+    if record.address.family != lib.MFD_UNIX:
         return _read_address(record.address)
     if not 0 < record.path_size <= lib.MFD_UNIX_PATH_MAX:
         raise WireError("an agent's report lacks the name of a unix socket")
@@ -195,6 +193,9 @@ class RouteTable:
         self.endpoints = tuple(endpoints)
         self.table_fd = table_fd
         size = max((len(self.routes) + len(self.endpoints)) * _COUNTER_BYTES, _COUNTER_BYTES)
+        import fcntl  # noqa: PLC0415 -- `meshfd exec` without routes has no time for it
+        import mmap  # noqa: PLC0415 -- likewise
+
         self.tally_fd = os.memfd_create("meshfd-tally", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.tally_fd, size)
         fcntl.fcntl(self.tally_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
@@ -616,13 +617,15 @@ class SharedStatistics:
 
     def __init__(self, stats_fd: int) -> None:
         """Map the memfd; ``stats_fd`` stays the caller's."""
+        import mmap  # noqa: PLC0415 -- `meshfd exec` has no time for it
+
         self._map = mmap.mmap(stats_fd, ffi.sizeof("struct mfd_stats"), prot=mmap.PROT_READ)
 
     def read(self) -> Statistics:
         """The counters as they are now."""
         stats = ffi.new("struct mfd_stats *")
         ffi.memmove(stats, self._map[:], ffi.sizeof("struct mfd_stats"))
-        values: dict[str, Any] = {name: getattr(stats, name) for name in Statistics.__slots__}
+        values: dict[str, Any] = {name: getattr(stats, name) for name in Statistics.__match_args__}
         values["connect_ns"] = tuple(stats.connect_ns)
         values["socket_ns"] = tuple(stats.socket_ns)
         return Statistics(**values)
@@ -632,8 +635,7 @@ class SharedStatistics:
         self._map.close()
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedSignal:
+class ReceivedSignal(Record):
     """A signal and where it came from (sigaction(2), si_code and si_pid)."""
 
     signo: int

@@ -7,8 +7,11 @@ class, so that a script can tell situations apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from meshfd.records import Record
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class MeshfdError(Exception):
@@ -17,8 +20,7 @@ class MeshfdError(Exception):
     exit_status: ClassVar[int] = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Record):
     """One thing that is wrong with a configuration.
 
     ``key`` is the path of the offending key (``service.web.command``), ``line`` counts from 1 and

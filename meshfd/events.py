@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass
 
 from meshfd.model import EndpointAddress, SocketAddress
+from meshfd.records import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Record):
     """A process that was spawned has ended; ``status`` is as waitpid(2) gives it."""
 
     pid: int
@@ -27,16 +26,14 @@ class Exited:
         return os.waitstatus_to_exitcode(self.status)
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Record):
     """A process that was spawned has been stopped by ``signo`` (job control)."""
 
     pid: int
     signo: int
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(Record):
     """The program called listen(): on listening socket ``index``, or on one of its own (None)."""
 
     pid: int
@@ -44,8 +41,7 @@ class Listening:
     address: SocketAddress | None
 
 
-@dataclass(frozen=True, slots=True)
-class HandedOver:
+class HandedOver(Record):
     """bind() to ``address`` received listening socket ``index``."""
 
     pid: int
@@ -53,8 +49,7 @@ class HandedOver:
     address: SocketAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatched:
+class Mismatched(Record):
     """bind() to ``address``: listening socket ``index`` has its port, but another address."""
 
     pid: int
@@ -62,8 +57,7 @@ class Mismatched:
     address: SocketAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Redirected:
+class Redirected(Record):
     """connect() to ``asked`` was made to ``given``.
 
     ``rule`` is the route's index in the table in force, None when decided in Python; ``errno`` is
@@ -80,8 +74,7 @@ class Redirected:
     cost_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(Record):
     """connect() to ``asked`` was answered ``errno``."""
 
     pid: int
@@ -91,8 +84,7 @@ class Denied:
     cost_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Record):
     """connect() to ``asked`` waits for a verdict; ``cookie`` is the socket's SO_COOKIE."""
 
     call: int
@@ -135,8 +127,7 @@ class NoticeKind(enum.Enum):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Record):
     """Something that the operator should see; ``errno`` is 0 where none applies."""
 
     kind: NoticeKind
@@ -146,8 +137,7 @@ class Notice:
     address: SocketAddress | None
 
 
-@dataclass(frozen=True, slots=True)
-class Emptied:
+class Emptied(Record):
     """The last process of the service is gone."""
 
 
@@ -165,8 +155,7 @@ Event = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Record):
     """Counters of one agent, as `struct mfd_stats` in native/wire.h describes them.
 
     ``leases``, ``asks``, ``waits``, ``listeners`` and ``parked`` are gauges; the rest only grow.

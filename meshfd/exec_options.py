@@ -7,13 +7,17 @@ front of every program that is run under it. Options end at the first word that 
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
-from typing import TypeVar
-
 from meshfd.errors import MeshfdError
-from meshfd.model import IoUring, ListeningSocket, Route, Track
-from meshfd.routes import parse_listen, parse_route
+from meshfd.model import IoUring, Track
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    import enum
+    from typing import TypeVar
+
+    from meshfd.model import ListeningSocket, Route
+
+    Word = TypeVar("Word", bound=enum.Enum)
 
 USAGE = """\
 usage: meshfd exec [OPTION]... [--] COMMAND [ARG]...
@@ -44,28 +48,26 @@ FLAGS = frozenset({"--strict", "--transparent", "-h", "--help"})
 VALUED = frozenset({"--route", "--deny", "--listen", "--track", "--io-uring", "--log"})
 
 
-Word = TypeVar("Word", bound=enum.Enum)
-
-
 class ExecUsageError(MeshfdError):
     """The command line of `meshfd exec` is not written as it should be."""
 
     exit_status = 125
 
 
-@dataclass(slots=True)
 class ExecOptions:
     """What `meshfd exec` was asked for; ``help`` leaves the rest without meaning."""
 
-    routes: list[Route] = field(default_factory=list)
-    listen: list[ListeningSocket] = field(default_factory=list)
-    strict: bool = False
-    track: Track = Track.CONNECT
-    transparent: bool = False
-    io_uring: IoUring = IoUring.REFUSE
-    log: str | None = None
-    command: list[str] = field(default_factory=list)
-    help: bool = False
+    def __init__(self) -> None:
+        """Nothing was asked for, yet."""
+        self.routes: list[Route] = []
+        self.listen: list[ListeningSocket] = []
+        self.strict = False
+        self.track = Track.CONNECT
+        self.transparent = False
+        self.io_uring = IoUring.REFUSE
+        self.log: str | None = None
+        self.command: list[str] = []
+        self.help = False
 
 
 def parse_exec_options(words: list[str]) -> ExecOptions:
@@ -104,12 +106,8 @@ def parse_exec_options(words: list[str]) -> ExecOptions:
 
 
 def _take(options: ExecOptions, name: str, value: str) -> None:
-    if name == "--route":
-        options.routes.append(parse_route(value))
-    elif name == "--deny":
-        options.routes.append(parse_route(f"{value}=deny"))
-    elif name == "--listen":
-        options.listen.append(parse_listen(value))
+    if name in {"--route", "--deny", "--listen"}:
+        _take_notation(options, name, value)
     elif name == "--strict":
         options.strict = True
     elif name == "--track":
@@ -122,6 +120,15 @@ def _take(options: ExecOptions, name: str, value: str) -> None:
         options.log = value
     else:
         options.help = True
+
+
+def _take_notation(options: ExecOptions, name: str, value: str) -> None:
+    from meshfd.routes import parse_listen, parse_route  # noqa: PLC0415 -- seldom needed, and slow
+
+    if name == "--listen":
+        options.listen.append(parse_listen(value))
+    else:
+        options.routes.append(parse_route(value if name == "--route" else f"{value}=deny"))
 
 
 def _parse_word(name: str, value: str, words: type[Word]) -> Word:

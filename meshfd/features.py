@@ -7,19 +7,17 @@ that says what that is. A reload that changes the answer means a new agent (`mes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
 from meshfd.model import IoUring, Protocol, Redirect, Track, UnixAddress
+from meshfd.records import Record
 
+TYPE_CHECKING = False  # see meshfd.records
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshfd.model import Route, Service
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(Record):
     """MFD_SETUP_* of native/wire.h, those that the filter depends on.
 
     ``create``: sockets are made by the agent. ``udp``: some route is for UDP. ``standins``: some
@@ -45,15 +43,16 @@ class Features:
         )
 
 
-def features_of(
+def features_of(  # noqa: PLR0913 -- one key each
     routes: Iterable[Route],
     *,
     strict: bool = False,
     track: Track = Track.CONNECT,
     transparent: bool = False,
     io_uring: IoUring = IoUring.REFUSE,
+    ipv4: bool = False,
 ) -> Features:
-    """What these routes and keys need."""
+    """What these routes and keys need; ``ipv4``: the service's IPv4 is elsewhere."""
     udp = standins = elsewhere = False
     for route in routes:
         udp = udp or route.destination.protocol is Protocol.UDP
@@ -69,16 +68,17 @@ def features_of(
         transparent=transparent,
         io_uring=io_uring is IoUring.ALLOW,
         elsewhere=elsewhere,
+        ipv4=ipv4,
     )
 
 
 def features_of_service(service: Service) -> Features:
     """What this service needs."""
-    features = features_of(
+    return features_of(
         service.routes,
         strict=service.strict,
         track=service.track,
         transparent=service.transparent,
         io_uring=service.io_uring,
+        ipv4=service.transition is not None,
     )
-    return replace(features, ipv4=service.transition is not None)

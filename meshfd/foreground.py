@@ -28,25 +28,20 @@ import select
 import signal
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Final, TextIO
 
 from meshfd import engine
-from meshfd.agent_process import (
-    check_done,
-    check_listen,
-    check_spawn,
-    receive_packet,
-    send_packet,
-    start_agent,
-)
+from meshfd.agent_process import check_done, check_listen, check_spawn, start_agent
+from meshfd.channel import receive_packet, send_packet
 from meshfd.engine import Done, SignalReader
 from meshfd.errors import AgentLostError, MeshfdError, SpawnError
 from meshfd.events import Denied, Event, Exited, Mismatched, Notice, Redirected
 from meshfd.program import Program
 from meshfd.standard_files import STDERR
 
+TYPE_CHECKING = False  # see meshfd.records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Final, TextIO
 
     from meshfd.features import Features
     from meshfd.model import ListeningSocket, Route
@@ -112,7 +107,7 @@ class Foreground:
         self._log = log
         self._seq = 0
         self._early: list[Event] = []
-        self._agent_pid, self._channel = start_agent(inherit=True)
+        self._agent_pid, self._channel_fd = start_agent(inherit=True)
 
     def prepare(self, routes: Sequence[Route], features: Features) -> None:
         """Set the agent up: routes and listening sockets.
@@ -174,14 +169,14 @@ class Foreground:
         for event in self._early:
             self._note(event)
         poller = select.poll()
-        poller.register(self._channel.fileno(), select.POLLIN)
+        poller.register(self._channel_fd, select.POLLIN)
         poller.register(signals.fd, select.POLLIN)
         while True:
             for fd, _ in poller.poll():
                 if fd == signals.fd:
                     self._forward(pid, signals)
                     continue
-                message, _ = receive_packet(self._channel)
+                message, _ = receive_packet(self._channel_fd)
                 if isinstance(message, Exited) and message.pid == pid:
                     return message.status
                 if not isinstance(message, Done):
@@ -191,16 +186,16 @@ class Foreground:
         """Let the agent go; wait for it when nothing is left for it to serve."""
         with contextlib.suppress(AgentLostError):
             done = self._request(engine.encode_detach)
-            self._channel.close()
+            os.close(self._channel_fd)
             if done.value == 0:
                 with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: it is gone
                     os.waitpid(self._agent_pid, 0)
 
     def _request(self, encode: Callable[[int], bytes], *, fds: tuple[int, ...] = ()) -> Done:
         self._seq += 1
-        send_packet(self._channel, encode(self._seq), fds)
+        send_packet(self._channel_fd, encode(self._seq), fds)
         while True:
-            message, received = receive_packet(self._channel)
+            message, received = receive_packet(self._channel_fd)
             for fd in received:
                 os.close(fd)  # the statistics: nobody asks for them here
             if isinstance(message, Done):
@@ -223,6 +218,9 @@ class Foreground:
 
     def _give_up_log(self, error: OSError) -> None:
         """A full disk, or a pipe that nobody reads, is not the command's concern."""
+        if self._log is not None and self._log is not sys.stderr:
+            with contextlib.suppress(OSError):  # it has what could not be written
+                self._log.close()
         self._log = None
         with contextlib.suppress(OSError):
             sys.stderr.write(f"meshfd: the log cannot be written any more: {error.strerror}\n")
@@ -245,7 +243,7 @@ class Foreground:
     def _send_signal(self, signo: int) -> None:
         self._seq += 1
         seq = self._seq
-        send_packet(self._channel, engine.encode_signal(seq, signo, everything=False), ())
+        send_packet(self._channel_fd, engine.encode_signal(seq, signo, everything=False), ())
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from typing import IO, Final
 
 import trio
@@ -186,10 +185,15 @@ async def spawn(  # noqa: PLR0913 -- each is optional and has a name
         table = (*table, Route(Destination(None), Ask()))
     sockets = [parse_listen(one) if isinstance(one, str) else one for one in listen]
     features = features_of(
-        table, strict=strict, track=track, transparent=transparent, io_uring=io_uring
+        table,
+        strict=strict,
+        track=track,
+        transparent=transparent,
+        io_uring=io_uring,
+        ipv4=ipv4_netns is not None,
     )
     options = AgentOptions(
-        features=replace(features, ipv4=ipv4_netns is not None),
+        features=features,
         netns=netns,
         ipv4_netns=ipv4_netns,
         report_decisions=True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import signal
-from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -18,7 +17,12 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from pathlib import Path
+
+from meshfd.records import Record
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -51,8 +55,7 @@ def is_ipv4(ip: IPAddress) -> bool:
     return isinstance(ip, IPv4Address) or ip.ipv4_mapped is not None
 
 
-@dataclass(frozen=True, slots=True)
-class SocketAddress:
+class SocketAddress(Record):
     """An IP address and a port in host order; ``str()`` writes what `parse_address` reads."""
 
     ip: IPAddress
@@ -62,8 +65,7 @@ class SocketAddress:
         return f"{format_host(self.ip)}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(Record):
     """A stream unix socket: an absolute path, or ``@`` and a name (unix(7), abstract).
 
     ``str()`` writes what `parse_endpoint` reads.
@@ -78,8 +80,7 @@ class UnixAddress:
 EndpointAddress = SocketAddress | UnixAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Record):
     """What programs connect to: a network (None: any address of both families) and its ports."""
 
     network: IPNetwork | None
@@ -95,16 +96,14 @@ class Balance(enum.Enum):
     RANDOM = "random"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Record):
     """One server of an upstream; a weight of 0 gets no new connections."""
 
     address: EndpointAddress
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Record):
     """A named destination: the addresses programs use, and the endpoints that serve them.
 
     ``netns`` is the network namespace that its endpoints are reached from; None: the service's.
@@ -117,43 +116,37 @@ class Upstream:
     netns: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Record):
     """The connection goes where the program asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(Record):
     """connect(2) fails with this errno, one of those that it documents."""
 
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Record):
     """The connection goes to an endpoint of this upstream."""
 
     upstream: Upstream
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Record):
     """The program's supervisor decides each call (library only)."""
 
 
 Verdict = Pass | Deny | Redirect | Ask
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Record):
     """What happens to connections to a destination."""
 
     destination: Destination
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class ListeningSocket:
+class ListeningSocket(Record):
     """A TCP listening socket that is opened before its daemon starts and handed to it on bind().
 
     ``backlog`` is capped by net.core.somaxconn, as in listen(2). Without ``v6only``, ``[::]`` takes
@@ -203,8 +196,7 @@ class OnExit(enum.Enum):
     STOP_ALL = "stop-all"
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Record):
     """Delay before restarts, in seconds: doubles from first to last.
 
     A run that lasted longer than ``reset_s`` starts again at ``first_s``.
@@ -215,15 +207,13 @@ class Backoff:
     reset_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Record):
     """A service without IPv4 of its own: its IPv4 is in this network namespace."""
 
     ipv4_netns: str
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Record):
     """One service as its configuration describes it.
 
     ``environment`` is what is added to meshfd's own environment, env_file's content included
@@ -244,7 +234,7 @@ class Service:
     environment: tuple[tuple[str, str], ...] = ()
     depends_on: tuple[str, ...] = ()
     restart: Restart = Restart.NO
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = Backoff()
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 10.0
     ready: Ready = Ready.EXEC
@@ -259,8 +249,7 @@ class Service:
     autostart: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LinkEnd:
+class LinkEnd(Record):
     """One end of a link: an interface. ``netns`` is as a service's; None: meshfd's own.
 
     ``routes`` are destinations, each with the gateway that leads there, of the same family.
@@ -272,8 +261,7 @@ class LinkEnd:
     routes: tuple[tuple[IPNetwork, IPAddress], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Record):
     """A wire between two interfaces (veth(4)); ``end`` is in the namespace that has the link.
 
     ``mtu`` is in bytes, of both ends; None: as the kernel has it.
@@ -284,8 +272,7 @@ class Link:
     mtu: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Record):
     """A network namespace that meshfd makes; with ``forwarding`` it is a router."""
 
     name: str
@@ -293,8 +280,7 @@ class Namespace:
     forwarding: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Record):
     """Everything that `meshfd run` was given, in the order of the files.
 
     A service's ``routes`` already hold the routes of every upstream's addresses, after its own.

@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import Final
 
 from meshfd.errors import ServiceError
 from meshfd.wording import quote
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from typing import Final
 
 NEW: Final = "new"
 HOST: Final = "host"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from meshfd.records import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Record):
     """What execve(2) and its surroundings need.
 
     ``environment`` is the whole environment; argv[0] is looked up in its PATH as execvp(3) does.

@@ -30,8 +30,6 @@ from __future__ import annotations
 import errno
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
@@ -57,7 +55,12 @@ from meshfd.model import (
     format_host,
     format_ip,
 )
+from meshfd.records import Record
 from meshfd.wording import alternatives, quote, suggest
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 ENDPOINTS_MAX = 1024
 """Endpoints of one upstream."""
@@ -353,8 +356,7 @@ def match(
     return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(Record):
     """``HOST[/PREFIX][:PORTS]``, cut but not yet read."""
 
     host: str

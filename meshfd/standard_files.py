@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Final
+
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from typing import Final
 
 STDERR: Final = 2
 

@@ -7,7 +7,9 @@ of the time: so what only a fault needs is imported then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+TYPE_CHECKING = False  # see meshfd.records
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 QUOTE_MAX = 60
 """Characters of a user's text that a message repeats: enough to recognise it by."""

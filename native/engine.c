@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #include <assert.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 
 static_assert(MFD_ENGINE_FILTER_MAX == MFD_FILTER_MAX, "one filter fits");
 static_assert(sizeof(struct sock_filter) == sizeof(uint64_t), "one instruction is one word");
+static_assert(MFD_UNIX == AF_UNIX && MFD_INET == AF_INET && MFD_INET6 == AF_INET6, "families");
+static_assert(MFD_TCP == IPPROTO_TCP && MFD_UDP == IPPROTO_UDP, "protocols");
 
 int mfd_engine_lookup(int table_fd, uint32_t protocol, const struct mfd_address *address,
                       uint32_t *ret_verdict, uint32_t *ret_rule, uint32_t *ret_argument)

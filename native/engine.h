@@ -1,7 +1,8 @@
-/* engine.h - the C functions that Python calls (engine.c, routes_compile.c) */
+/* engine.h - the C functions that Python calls (engine.c, channel.c, routes_compile.c) */
 #ifndef MESHFD_ENGINE_H
 #define MESHFD_ENGINE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "wire.h"
@@ -26,6 +27,26 @@ int mfd_engine_signals_open(uint64_t signals);
 /* The next one: its number, siginfo's si_code and the sender's pid. Returns 1, 0 when none waits, or
  * -errno. */
 int mfd_engine_signals_next(int signal_fd, int *ret_signo, int *ret_code, int *ret_pid);
+
+/* A new control channel, both ends blocking and close-on-exec; 0 or -errno. */
+int mfd_engine_channel_open(int *ret_ours, int *ret_theirs);
+
+/* Send a packet and file descriptors, which stay the caller's; 0 or -errno. */
+#define MFD_CHANNEL_FDS 4
+int mfd_engine_channel_send(int channel, const uint8_t *packet, size_t size, const int *fds,
+                            size_t n_fds);
+
+/* Wait for a packet. Its bytes, 0 at the end of the channel, or -errno. `ret_fds` has room for
+ * MFD_CHANNEL_FDS; they are close-on-exec and the caller's. */
+int mfd_engine_channel_receive(int channel, uint8_t *packet, size_t size, int *ret_fds,
+                               size_t *ret_n_fds);
+
+/* Address families and protocols: the kernel's numbers (static_assert in engine.c). */
+#define MFD_UNIX 1
+#define MFD_INET 2
+#define MFD_INET6 10
+#define MFD_TCP 6
+#define MFD_UDP 17
 
 /* Move this thread to a network namespace, or, with -1, to a new one; 0 or -errno. */
 int mfd_engine_netns_enter(int netns_fd);

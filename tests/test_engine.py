@@ -763,7 +763,7 @@ def test_statistics_are_read_as_the_agent_writes_them() -> None:
 def test_statistics_have_every_counter_of_the_agent() -> None:
     """No counter of struct mfd_stats is forgotten."""
     fields = {name for name, _ in ffi.typeof("struct mfd_stats").fields}
-    assert fields - {"version"} == set(Statistics.__slots__)
+    assert fields - {"version"} == set(Statistics.__match_args__)
 
 
 def test_signals_are_read_with_their_sender() -> None:

@@ -7,6 +7,8 @@ import fcntl
 import gc
 import os
 import signal
+import socket
+import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,13 +22,8 @@ import trio.testing
 
 from meshfd import engine
 from meshfd.agent import AgentOptions, Scope, open_agent
-from meshfd.agent_process import (
-    AGENT_VARIABLE,
-    check_done,
-    receive_packet,
-    send_packet,
-    start_agent,
-)
+from meshfd.agent_process import AGENT_VARIABLE, check_done, start_agent
+from meshfd.channel import receive_packet, send_packet
 from meshfd.engine import LISTEN_MAX, Done, WireError
 from meshfd.errors import (
     AgentLostError,
@@ -458,8 +455,10 @@ class Raw:
 
     def __init__(self) -> None:
         """Start and set up."""
-        self.pid, self.channel = start_agent(inherit=False)
-        self.channel.settimeout(DEADLINE_S)
+        self.pid, channel_fd = start_agent(inherit=False)
+        self.channel = socket.socket(fileno=channel_fd)
+        timeout = struct.pack("ll", int(DEADLINE_S), 0)  # struct timeval
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self.seq = 0
         self.events: list[Event] = []
         self.stats_fd = -1
@@ -467,7 +466,7 @@ class Raw:
     def answer(self) -> Done:
         """Return the next answer; events before it are put aside."""
         while True:
-            message, fds = receive_packet(self.channel)
+            message, fds = receive_packet(self.channel.fileno())
             for fd in fds:
                 self.stats_fd = fd
             if isinstance(message, Done):
@@ -476,7 +475,7 @@ class Raw:
 
     def ask(self, packet: bytes, *fds: int) -> Done:
         """Send a packet and return its answer."""
-        send_packet(self.channel, packet, fds)
+        send_packet(self.channel.fileno(), packet, fds)
         return self.answer()
 
     def setup(self) -> None:
@@ -631,7 +630,7 @@ def denied_with(agent: Raw) -> int:
     code = f"import socket; socket.socket().connect_ex(({VIRTUAL!r}, 80))"
     agent.spawn(sys.executable, "-c", code)
     while not any(isinstance(event, Exited) for event in agent.events):
-        message, _ = receive_packet(agent.channel)
+        message, _ = receive_packet(agent.channel.fileno())
         assert not isinstance(message, Done)
         agent.events.append(message)
     (denied,) = (event for event in agent.events if isinstance(event, Denied))
@@ -657,7 +656,7 @@ def test_ends_are_told_although_the_channel_was_full(raw: Raw) -> None:
     kinds: Counter[str] = Counter()
     ended: list[Exited] = []
     while not kinds["Emptied"]:
-        event, _ = receive_packet(raw.channel)
+        event, _ = receive_packet(raw.channel.fileno())
         kinds[type(event).__name__] += 1
         if isinstance(event, Exited):
             ended.append(event)
@@ -684,7 +683,7 @@ def test_readiness_is_told_although_the_channel_was_full(raw: Raw) -> None:
         trio.run(talk.line)
         told: list[Event] = []
         while len(told) < 2:
-            event, _ = receive_packet(raw.channel)
+            event, _ = receive_packet(raw.channel.fileno())
             if not isinstance(event, Denied):
                 assert not isinstance(event, Done)
                 told.append(event)
