@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socket
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -35,7 +35,7 @@ from meshfd import engine
 from meshfd.agent_process import check_done, check_listen, check_spawn, start_agent
 from meshfd.channel import read_packet
 from meshfd.durations import DURATION_MAX_S
-from meshfd.engine import FDS_MAX, PACKET_MAX, Done, RouteTable, SharedStatistics
+from meshfd.engine import FDS_MAX, PACKET_MAX, Done, SharedStatistics
 from meshfd.errors import AgentLostError, MeshfdError, ServiceError
 from meshfd.events import Call, Emptied, Event, Exited, Statistics
 from meshfd.features import Features, features_of
@@ -51,17 +51,17 @@ from meshfd.model import (
     is_ipv4,
 )
 from meshfd.netns import NEW, OWN_PATH, identity_of, open_netns, refusal, title_of
+from meshfd.route_table import RouteTable, compile_routes
 from meshfd.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from meshfd.program import Program
 
 EVENTS_MAX: Final = 1024
 CALLS_MAX: Final = 256  # MFD_ASKS_MAX in native/meshfd.h
 END_S: Final = 10.0
-Key = TypeVar("Key")
 
 
 class _Request:
@@ -143,13 +143,13 @@ class Agent:
         self._channel = channel
         self._send_lock = trio.Lock()
         self._routes_lock = trio.Lock()
+        self._routes_settled = trio.Event()
+        self._routes_settled.set()
         self._netns_lock = trio.Lock()
         self._last_seq = 0
         self._requests: dict[int, _Request] = {}  # sent, or about to be, and not settled
         self._lost = False
         self._table: RouteTable | None = None
-        self._route_counts: Counter[Route] = Counter()
-        self._endpoint_counts: Counter[tuple[Upstream, Endpoint]] = Counter()
         self._sessions: set[int] = set()
         self._turns = Turns()
         self._netns: dict[tuple[int, int], int] = {}  # by identity: the agent's index
@@ -165,11 +165,13 @@ class Agent:
     async def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the route table. Connections that were made stay as they are.
 
+        The table is compiled in another thread, until which ``routes`` must not change.
+
         Cancelled, it has replaced it or not; the counts are those of the table in force.
 
         Raises:
             ValueError: they need what this agent's filters do not trap (`AgentOptions.features`).
-            OSError: the table cannot be compiled (`engine.compile_routes`).
+            OSError: the table cannot be compiled (`compile_routes`).
             ServiceError: a network namespace that they name cannot be used.
             AgentLostError: the agent is gone.
 
@@ -180,8 +182,10 @@ class Agent:
                 "started with such a route"
             )
         async with self._routes_lock:  # the last to be sent is the one in force
+            await self._routes_settled.wait()  # whoever sent the one before may not have waited
             places = await self._places(routes)
-            table = await trio.to_thread.run_sync(engine.compile_routes, routes, places)
+            table = await trio.to_thread.run_sync(compile_routes, routes, places, self._table)
+            self._routes_settled = trio.Event()
             done = await self._request(
                 engine.encode_routes,
                 fds=(table.table_fd, table.tally_fd),
@@ -304,29 +308,21 @@ class Agent:
 
     def route_counts(self) -> Counter[Route]:
         """How many calls each route of the table in force has decided since it was first set."""
-        return _added(self._route_counts, self._table.route_counts() if self._table else {})
+        return Counter() if self._table is None else self._table.route_counts()
 
     def endpoint_counts(self) -> Counter[tuple[Upstream, Endpoint]]:
         """How many connections went to each endpoint of the table in force, likewise."""
-        return _added(self._endpoint_counts, self._table.endpoint_counts() if self._table else {})
+        return Counter() if self._table is None else self._table.endpoint_counts()
 
     def _settle_routes(self, table: RouteTable, answer: Done | None) -> None:
         """Hold the table that is in force, and no other."""
+        self._routes_settled.set()
         if answer is None or answer.errno:
             table.close()
             return
         if self._table is not None:
-            self._keep_counts(self._table, table)
             self._table.close()
         self._table = table
-
-    def _keep_counts(self, old: RouteTable, new: RouteTable) -> None:
-        """Add up what is still there in the new table; the rest is forgotten, or we would grow."""
-        routes, endpoints = set(new.routes), set(new.endpoints)
-        past_routes = _added(self._route_counts, old.route_counts())
-        past_endpoints = _added(self._endpoint_counts, old.endpoint_counts())
-        self._route_counts = Counter({k: n for k, n in past_routes.items() if k in routes})
-        self._endpoint_counts = Counter({k: n for k, n in past_endpoints.items() if k in endpoints})
 
     # --- the channel ---------------------------------------------------------------------------
 
@@ -400,7 +396,7 @@ class Agent:
         return self._netns[identity]
 
     async def _places(self, routes: Sequence[Route]) -> Callable[[Upstream, Endpoint], int]:
-        """Where endpoints are reached from, as `engine.compile_routes` wants it."""
+        """Where endpoints are reached from, as `compile_routes` wants it."""
         upstreams = {one.verdict.upstream for one in routes if isinstance(one.verdict, Redirect)}
         names = {one.netns for one in upstreams if one.netns is not None}
         places = {name: await self._place(name) for name in sorted(names)}
@@ -513,16 +509,7 @@ class Agent:
         self._channel.close()
         self._forget_program()
         if self._table is not None:
-            self._keep_counts(self._table, self._table)
-            self._table.close()
-            self._table = None
-
-
-def _added(past: Counter[Key], present: Mapping[Key, int]) -> Counter[Key]:
-    """Sum, keeping what is 0: what is there matters as well as how often."""
-    total = Counter(past)
-    total.update(present)
-    return total
+            self._table.close()  # its counts stay
 
 
 async def _wait_for_exit(pid: int) -> None:

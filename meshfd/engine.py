@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
 from ipaddress import IPv4Address, IPv6Address
 
-from meshfd._engine import ffi as ffi  # noqa: PLC0414 -- for meshfd.channel, too
+from meshfd._engine import ffi as ffi  # noqa: PLC0414 -- for meshfd.channel and route_table, too
 from meshfd._engine import lib as lib  # noqa: PLC0414
 from meshfd.errors import MeshfdError
 from meshfd.events import (
@@ -36,16 +35,13 @@ from meshfd.events import (
 )
 from meshfd.model import (
     Ask,
-    Balance,
     Deny,
-    Destination,
     Endpoint,
     EndpointAddress,
     ListeningSocket,
     Pass,
     Protocol,
     Redirect,
-    Route,
     SocketAddress,
     UnixAddress,
     Upstream,
@@ -55,7 +51,7 @@ from meshfd.records import Record
 
 TYPE_CHECKING = False  # see meshfd.records
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any, Final
 
     from meshfd.features import Features
@@ -72,9 +68,7 @@ NETNS_OTHER: Final[int] = lib.MFD_NETNS_OTHER
 WIRE_VERSION: Final[int] = lib.MFD_WIRE_VERSION
 
 _ANY: Final[int] = lib.MFD_ANY
-_COUNTER_BYTES: Final = 8
-_BALANCES: Final = {Balance.ROUND_ROBIN: lib.MFD_ROUND_ROBIN, Balance.RANDOM: lib.MFD_RANDOM}
-_PROTOCOLS: Final = {
+PROTOCOLS: Final = {
     Protocol.TCP: lib.MFD_TCP,
     Protocol.UDP: lib.MFD_UDP,
 }
@@ -123,16 +117,17 @@ class WireError(MeshfdError):
 # --- addresses ---------------------------------------------------------------------------------
 
 
-def _fill_address(record: Any, ip: IPv4Address | IPv6Address, port: int) -> None:
+def fill_address(record: Any, ip: IPv4Address | IPv6Address, port: int) -> None:
+    """Write a `struct mfd_address`."""
     record.family = lib.MFD_INET6 if isinstance(ip, IPv6Address) else lib.MFD_INET
     record.port = port
     ffi.memmove(record.bytes, ip.packed, len(ip.packed))
 
 
-def _fill_peer(record: Any, address: SocketAddress) -> None:
+def fill_peer(record: Any, address: SocketAddress) -> None:
     """Write what a program connects to; as everywhere in an agent, v4-mapped means IPv4."""
     mapped = address.ip.ipv4_mapped if isinstance(address.ip, IPv6Address) else None
-    _fill_address(record, mapped or address.ip, address.port)
+    fill_address(record, mapped or address.ip, address.port)
 
 
 def _read_address(record: Any) -> SocketAddress | None:
@@ -144,9 +139,15 @@ def _read_address(record: Any) -> SocketAddress | None:
     return None
 
 
-def _fill_endpoint(record: Any, address: EndpointAddress) -> None:
+def fill_endpoint(record: Any, address: EndpointAddress) -> None:
+    """Write the address of a `struct mfd_endpoint`.
+
+    Raises:
+        ValueError: the name of a unix socket is longer than the kernel takes.
+
+    """
     if isinstance(address, SocketAddress):
-        _fill_peer(record.address, address)
+        fill_peer(record.address, address)
         return
     name = address.name.encode()
     if name.startswith(b"@"):
@@ -176,132 +177,9 @@ def _need_address(record: Any) -> SocketAddress:
     return address
 
 
-# --- route tables ------------------------------------------------------------------------------
-
-
-class RouteTable:
-    """A compiled route table and its counters; owns two fds until `close`."""
-
-    def __init__(
-        self,
-        routes: Sequence[Route],
-        endpoints: Sequence[tuple[Upstream, Endpoint]],
-        table_fd: int,
-    ) -> None:
-        """Take ``table_fd`` over; see `compile_routes`."""
-        self.routes = tuple(routes)
-        self.endpoints = tuple(endpoints)
-        self.table_fd = table_fd
-        size = max((len(self.routes) + len(self.endpoints)) * _COUNTER_BYTES, _COUNTER_BYTES)
-        import fcntl  # noqa: PLC0415 -- `meshfd exec` without routes has no time for it
-        import mmap  # noqa: PLC0415 -- likewise
-
-        self.tally_fd = os.memfd_create("meshfd-tally", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.tally_fd, size)
-        fcntl.fcntl(self.tally_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        self._tally = mmap.mmap(self.tally_fd, size, prot=mmap.PROT_READ)
-
-    def _count(self, index: int) -> int:
-        at = index * _COUNTER_BYTES
-        return int.from_bytes(self._tally[at : at + _COUNTER_BYTES], "little")
-
-    def route_counts(self) -> Counter[Route]:
-        """How many calls each route has decided."""
-        counts: Counter[Route] = Counter()
-        for index, route in enumerate(self.routes):  # a route may be there twice
-            counts[route] += self._count(index)
-        return counts
-
-    def endpoint_counts(self) -> Counter[tuple[Upstream, Endpoint]]:
-        """How many connections went to each endpoint."""
-        counts: Counter[tuple[Upstream, Endpoint]] = Counter()
-        for index, given in enumerate(self.endpoints, start=len(self.routes)):
-            counts[given] += self._count(index)
-        return counts
-
-    def lookup(self, address: SocketAddress, protocol: Protocol = Protocol.TCP) -> Route | None:
-        """The route that an agent would apply to a connection to ``address``; None passes it."""
-        record = ffi.new("struct mfd_address *")
-        _fill_peer(record, address)
-        verdict, rule, argument = (ffi.new("uint32_t *") for _ in range(3))
-        error = lib.mfd_engine_lookup(
-            self.table_fd, _PROTOCOLS[protocol], record, verdict, rule, argument
-        )
-        if error < 0:
-            raise OSError(-error, os.strerror(-error))
-        return None if rule[0] == _ANY else self.routes[rule[0]]
-
-    def close(self) -> None:
-        """Give up the fds; an agent that has the table keeps it."""
-        self._tally.close()
-        os.close(self.tally_fd)
-        os.close(self.table_fd)
-
-
-def _fill_rule(rule: Any, route: Route, upstreams: dict[Upstream, int]) -> None:
-    destination: Destination = route.destination
-    if destination.network is not None:
-        _fill_address(rule.network, destination.network.network_address, 0)
-        rule.prefix = destination.network.prefixlen
-    rule.protocol = _PROTOCOLS[destination.protocol]
-    rule.first_port = destination.first_port
-    rule.last_port = destination.last_port
-    match route.verdict:
-        case Pass():
-            rule.verdict = lib.MFD_PASS
-        case Deny(code):
-            rule.verdict = lib.MFD_DENY
-            rule.error = code
-        case Redirect(upstream):
-            rule.verdict = lib.MFD_REDIRECT
-            rule.upstream = upstreams[upstream]
-        case Ask():
-            rule.verdict = lib.MFD_ASK
-
-
-def _at_home(upstream: Upstream, endpoint: Endpoint) -> int:  # noqa: ARG001 -- see compile_routes
+def at_home(upstream: Upstream, endpoint: Endpoint) -> int:  # noqa: ARG001 -- see encode_verdict
+    """Where endpoints are reached from: everybody's own network namespace."""
     return NETNS_OWN
-
-
-def compile_routes(
-    routes: Sequence[Route], netns_of: Callable[[Upstream, Endpoint], int] = _at_home
-) -> RouteTable:
-    """Compile routes, in the order in which they were given, into a table for agents.
-
-    Routes to the same upstream share its turn. ``netns_of`` gives the index of the network
-    namespace that an endpoint is reached from, as the agent knows it (`encode_netns`).
-
-    Raises:
-        OSError: ENOMEM; E2BIG when the table would exceed 256 MiB; EINVAL when an upstream has no
-            endpoint with a weight.
-
-    """
-    upstreams: dict[Upstream, int] = {}
-    for route in routes:
-        if isinstance(route.verdict, Redirect):
-            upstreams.setdefault(route.verdict.upstream, len(upstreams))
-    endpoints = [(upstream, endpoint) for upstream in upstreams for endpoint in upstream.endpoints]
-    c_rules = ffi.new("struct mfd_rule[]", max(len(routes), 1))
-    c_upstreams = ffi.new("struct mfd_upstream[]", max(len(upstreams), 1))
-    c_endpoints = ffi.new("struct mfd_endpoint[]", max(len(endpoints), 1))
-    first = 0
-    for upstream, index in upstreams.items():
-        c_upstreams[index].balance = _BALANCES[upstream.balance]
-        c_upstreams[index].first_endpoint = first
-        c_upstreams[index].n_endpoints = len(upstream.endpoints)
-        first += len(upstream.endpoints)
-    for index, (upstream, endpoint) in enumerate(endpoints):
-        _fill_endpoint(c_endpoints[index], endpoint.address)
-        c_endpoints[index].netns = netns_of(upstream, endpoint)
-        c_endpoints[index].weight = endpoint.weight
-    for index, route in enumerate(routes):
-        _fill_rule(c_rules[index], route, upstreams)
-    table_fd = lib.mfd_routes_compile(
-        c_rules, len(routes), c_upstreams, len(upstreams), c_endpoints, len(endpoints)
-    )
-    if table_fd < 0:
-        raise OSError(-table_fd, os.strerror(-table_fd))
-    return RouteTable(routes, endpoints, table_fd)
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -391,7 +269,7 @@ def encode_listen(seq: int, listening: ListeningSocket, netns: int = NETNS_OWN) 
     message = _message("mfd_listen", lib.MFD_MSG_LISTEN, seq)
     ip = listening.address.ip
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    _fill_address(message.address, mapped or ip, listening.address.port)
+    fill_address(message.address, mapped or ip, listening.address.port)
     message.flags = (mapped is not None) * lib.MFD_LISTEN_MAPPED
     message.flags |= listening.v6only * lib.MFD_LISTEN_V6ONLY
     message.backlog = listening.backlog
@@ -427,7 +305,7 @@ def encode_signal(seq: int, signo: int, *, everything: bool) -> bytes:
 
 
 def encode_verdict(
-    call: Call, verdict: Verdict, netns_of: Callable[[Upstream, Endpoint], int] = _at_home
+    call: Call, verdict: Verdict, netns_of: Callable[[Upstream, Endpoint], int] = at_home
 ) -> bytes:
     """VERDICT on a call that waits; ``netns_of`` as in `compile_routes`.
 
@@ -450,7 +328,7 @@ def encode_verdict(
             message.verdict = lib.MFD_REDIRECT
             message.n_endpoints = len(endpoints)
             for index, endpoint in enumerate(endpoints):
-                _fill_endpoint(message.endpoints[index], endpoint.address)
+                fill_endpoint(message.endpoints[index], endpoint.address)
                 message.endpoints[index].netns = netns_of(upstream, endpoint)
         case Ask():
             raise ValueError("a verdict cannot be Ask")

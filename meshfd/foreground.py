@@ -129,7 +129,9 @@ class Foreground:
         )
         check_done(done)
         if routes:
-            table = engine.compile_routes(routes)
+            from meshfd.route_table import compile_routes  # noqa: PLC0415 -- seldom needed
+
+            table = compile_routes(routes)
             done = self._request(engine.encode_routes, fds=(table.table_fd,))
             table.close()
             if done.errno:

@@ -66,7 +66,7 @@ PURE_ROWS = (
 ROWS = (
     *PURE_ROWS,
     {"engine"},
-    {"channel", "helper"},
+    {"channel", "helper", "route_table"},
     {"agent_process"},
     {
         "agent",
@@ -107,7 +107,7 @@ SLOW = {
     "urllib",
 }
 # What only routes and listening sockets on its command line need.
-FOR_ROUTES = {"meshfd.routes", "meshfd.wording", "re"}
+FOR_ROUTES = {"meshfd.routes", "meshfd.route_table", "meshfd.wording", "re"}
 
 
 def _is_for_types(node: ast.AST) -> bool:

@@ -36,6 +36,7 @@ from meshfd.events import Denied, Emptied, Event, Exited, Listening
 from meshfd.features import Features
 from meshfd.model import Deny, Destination, ListeningSocket, Redirect, Route, SocketAddress
 from meshfd.program import Program
+from meshfd.route_table import compile_routes
 from meshfd.routes import parse_route
 from tests.support.processes import Processes, children_of, state_of
 from tests.support.servers import Greeter, free_port, port_of
@@ -502,7 +503,7 @@ class Raw:
 
     def set_routes(self, *routes: Route) -> Done:
         """Set a route table."""
-        table = engine.compile_routes(routes)
+        table = compile_routes(routes)
         done = self.ask(engine.encode_routes(8), table.table_fd, table.tally_fd)
         table.close()
         return done
@@ -606,7 +607,7 @@ def sealed(content: bytes, seals: int) -> int:
 def test_unsealed_table(raw: Raw) -> None:
     """A table that could still change is refused; the one in force stays."""
     assert raw.set_routes(parse_route(":80=deny=EACCES")).errno == 0
-    table = engine.compile_routes([parse_route(":80=deny=EPERM")])
+    table = compile_routes([parse_route(":80=deny=EPERM")])
     content = os.pread(table.table_fd, os.fstat(table.table_fd).st_size, 0)
     table.close()
     fd = sealed(content, 0)
