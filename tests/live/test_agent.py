@@ -167,6 +167,8 @@ async def test_counts_survive_cancellation() -> None:
             async with trio.open_nursery() as nursery:
                 os.kill(agent.pid, signal.SIGSTOP)
                 nursery.start_soon(agent.set_routes, [new])
+                while not agent._requests:  # the table is compiled in another thread
+                    await trio.lowlevel.checkpoint()
                 await trio.testing.wait_all_tasks_blocked()  # it was sent
                 nursery.cancel_scope.cancel()
             os.kill(agent.pid, signal.SIGCONT)
