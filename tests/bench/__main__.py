@@ -76,6 +76,7 @@ def write(results: list[Result], directory: Path) -> bool:
 def main() -> int:
     """Return the exit status: 1 when something could not be built or run."""
     arguments = parse_arguments()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start of meshfd compiles it anew
     signal.signal(signal.SIGTERM, lambda signo, _: sys.exit(EXIT_SIGNAL + signo))
     try:
         if os.geteuid() == 0:

@@ -112,6 +112,8 @@ def _open(stage: Stage) -> Iterator[Measure]:
     }
     subjects[SERVER] = partial(_measure_answer, stage, port, server)
     supervised = _supervised(stage, port, server)
+    for command in commands.values():  # what is compiled and read from disk once is no start
+        run(command)
     subjects[RUN] = partial(_measure_answer, stage, port, supervised)
     yield each_in_turn(subjects)
 
