@@ -291,13 +291,19 @@ struct mfd_mode {
     int flags; /* of the open file, as the program has them */
 };
 
+enum mfd_look {
+    MFD_LOOK_FRESH, /* nothing has happened to it */
+    MFD_LOOK_USED,  /* connected, connecting, or listening */
+    MFD_LOOK_OVER,  /* it was: there may be something to ask */
+};
+
 struct mfd_mode mfd_mode_enter(int fd);
 struct mfd_mode mfd_mode_none(int fd);
 bool mfd_mode_leave(const struct mfd_mode *mode);
 int mfd_inplace_ask(int fd, int domain);
 bool mfd_inplace_has_error(int fd);
 bool mfd_inplace_is_closed(int fd);
-bool mfd_inplace_is_used(int fd);
+enum mfd_look mfd_inplace_look(int fd);
 void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
                         bool blocking, int error, bool first);
 
