@@ -55,6 +55,30 @@ int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_give_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec);
 
+/* --- sources.c: what the loop waits for, beside calls --------------------------------------------- */
+
+enum mfd_source {
+    MFD_SOURCE_CONTROL,
+    MFD_SOURCE_SIGNAL,
+    MFD_SOURCE_WAITS,
+    MFD_SOURCE_FORBIDDEN,
+    MFD_SOURCE_TIMER,
+    MFD_SOURCES
+};
+
+struct mfd_sources {
+    int epoll_fd;
+    int timer_fd;
+    uint64_t timer_ns; /* when it rings; UINT64_MAX: it is not set */
+    uint32_t control_events;
+};
+
+int mfd_sources_open(struct mfd_sources *sources, const int fds[MFD_SOURCE_TIMER]);
+void mfd_sources_want(struct mfd_sources *sources, int control_fd, uint32_t events);
+void mfd_sources_end_control(const struct mfd_sources *sources, int control_fd);
+void mfd_sources_await(struct mfd_sources *sources, uint64_t deadline_ns);
+void mfd_sources_take(struct mfd_sources *sources, uint32_t ret_events[MFD_SOURCES]);
+
 /* --- release.c: give up the agent's hold on a program's socket ------------------------------------ */
 
 void mfd_release_at(int *fd);
@@ -839,6 +863,7 @@ struct mfd_agent {
     int stats_fd;
     struct mfd_control control;
     struct mfd_notify notify;
+    struct mfd_sources sources;
     struct mfd_waits waits;
     struct mfd_forbidden forbidden;
     struct mfd_leases leases;
