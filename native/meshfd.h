@@ -26,6 +26,7 @@
 #define MFD_WAITS_MAX 2048
 #define MFD_NAMES_MAX 16384
 
+struct iovec;
 struct mfd_agent;
 
 /* --- notify.c: receive calls, answer them ------------------------------------------------------ */
@@ -96,6 +97,7 @@ enum mfd_signalled {
 
 int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size);
 int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size);
+int mfd_target_write_both(pid_t pid, const struct iovec remote[2], const struct iovec local[2]);
 int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 int mfd_target_pidfd(pid_t pid, int *ret_fd);
 pid_t mfd_target_process(pid_t pid);

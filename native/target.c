@@ -88,6 +88,17 @@ int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size)
     return (size_t)n == size ? 0 : -EFAULT;
 }
 
+/* mfd_target_write_both - write to two places of its memory, the second only if all of the first could be
+ * Return: 0; -EFAULT when not all can be written; -EPERM; -ESRCH. */
+int mfd_target_write_both(pid_t pid, const struct iovec remote[2], const struct iovec local[2])
+{
+    ssize_t n = process_vm_writev(pid, local, 2, remote, 2, 0);
+
+    if (n < 0)
+        return -errno;
+    return (size_t)n == local[0].iov_len + local[1].iov_len ? 0 : -EFAULT;
+}
+
 static bool is_in_our_userns(pid_t pid)
 {
     char path[32];
