@@ -28,6 +28,7 @@
 
 struct iovec;
 struct mfd_agent;
+struct mfd_netns;
 
 /* --- notify.c: receive calls, answer them ------------------------------------------------------ */
 
@@ -108,7 +109,7 @@ void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
 int mfd_target_order(pid_t pid, int fd, int own_fd);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
-bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
+bool mfd_target_in_netns(pid_t pid, const struct mfd_netns *netns);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 
 /* --- class.c: a socket keeps its program's class of net_cls and net_prio --------------------------- */
@@ -250,16 +251,17 @@ void mfd_cgroup_remove_own(void);
 
 /* --- netns.c: the network namespaces that the service has sockets in -------------------------------- */
 
+#define MFD_NETNS_NAME_ROOM 32 /* "net:[4026531840]" */
+
 struct mfd_netns_other {
     int fd;
     uint64_t cookie; /* 0: there is none of this index */
 };
 
 struct mfd_netns {
-    uint64_t cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
-    dev_t device;    /* of /proc/self/ns/net, with inode its identity */
-    ino_t inode;
-    int own_fd; /* of the same, while there are others */
+    uint64_t cookie;                /* SO_NETNS_COOKIE of our sockets; 0: unknown */
+    char name[MFD_NETNS_NAME_ROOM]; /* what /proc/self/ns/net leads to: no other has the same */
+    int own_fd;                     /* of the same, while there are others */
     unsigned n_others;
     struct mfd_netns_other others[MFD_NETNS_MAX]; /* by enum mfd_netns_index */
 };
