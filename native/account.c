@@ -58,10 +58,14 @@ void mfd_account_outcome(struct mfd_agent *agent, const struct mfd_candidates *c
         ++*candidates->tallies[outcome->used];
 }
 
+static bool is_reported(const struct mfd_agent *agent)
+{
+    return (agent->flags & MFD_SETUP_EVENTS) != 0;
+}
+
 static void report(struct mfd_agent *agent, struct mfd_decided *message)
 {
-    if ((agent->flags & MFD_SETUP_EVENTS) != 0 &&
-        mfd_control_report(agent, message, MFD_MSG_DECIDED, sizeof(*message)) < 0)
+    if (mfd_control_report(agent, message, MFD_MSG_DECIDED, sizeof(*message)) < 0)
         agent->stats->events_lost++;
 }
 
@@ -69,7 +73,11 @@ static void report(struct mfd_agent *agent, struct mfd_decided *message)
 void mfd_account_denied(struct mfd_agent *agent, const struct mfd_attempt *attempt, int error,
                         uint64_t nanoseconds)
 {
-    struct mfd_decided message = {
+    struct mfd_decided message;
+
+    if (!is_reported(agent))
+        return;
+    message = (struct mfd_decided){
         .pid = (uint32_t)attempt->call.pid,
         .verdict = MFD_DENY,
         .rule = attempt->rule,
@@ -77,7 +85,6 @@ void mfd_account_denied(struct mfd_agent *agent, const struct mfd_attempt *attem
         .nanoseconds = (uint32_t)nanoseconds,
         .asked = attempt->asked,
     };
-
     report(agent, &message);
 }
 
@@ -86,7 +93,14 @@ void mfd_account_redirected(struct mfd_agent *agent, const struct mfd_attempt *a
                             const struct mfd_candidates *candidates,
                             const struct mfd_outcome *outcome, uint64_t nanoseconds)
 {
-    struct mfd_decided message = {
+    struct mfd_decided message;
+
+    if (outcome->used < 0)
+        mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, attempt->call.pid, 0, &attempt->asked,
+                           MFD_ANY);
+    if (!is_reported(agent))
+        return;
+    message = (struct mfd_decided){
         .pid = (uint32_t)attempt->call.pid,
         .verdict = MFD_REDIRECT,
         .rule = attempt->rule,
@@ -95,11 +109,7 @@ void mfd_account_redirected(struct mfd_agent *agent, const struct mfd_attempt *a
         .nanoseconds = (uint32_t)nanoseconds,
         .asked = attempt->asked,
     };
-
-    if (outcome->used < 0)
-        mfd_control_notice(agent, MFD_NOTICE_NO_ENDPOINT, attempt->call.pid, 0, &attempt->asked,
-                           MFD_ANY);
-    else
+    if (outcome->used >= 0)
         message.given = *candidates->endpoints[outcome->used];
     report(agent, &message);
 }

@@ -1,10 +1,9 @@
 /* agent.c - meshfd-agent: one process, one thread, one loop
  *
- * Theory of operation: the loop polls the control channel, a signalfd for SIGCHLD, the listeners of the
- * filters that it has installed, the sockets that calls wait for (waits.c), and children that try ports
- * (forbidden.c). Whatever is ready is handled
- * without waiting; deadlines (leases, verdicts, waits, the end of a stop) set poll's timeout. All signals are
- * blocked: a terminal's Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt
+ * Theory of operation: the loop polls the listeners of the filters that it has installed, and all else that may
+ * happen (sources.c): the control channel, SIGCHLD, the sockets that calls wait for (waits.c), children that try
+ * ports (forbidden.c), deadlines (leases, verdicts, waits, the end of a stop). Whatever is ready is handled
+ * without waiting, one call of each listener, and then the rest. All signals are blocked: a terminal's Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt
  * by the target (notify.c).
  *
  * Life: started by a supervisor with `--control FD`, and keeps no other fd but standard error; or
@@ -20,7 +19,6 @@
  * It is not dumpable, so a program of the same user can neither trace it nor look at its fds.
  * Source: signalfd(2), prctl(2). */
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -133,6 +131,18 @@ static int open_foreground(int control_fd)
     return fd;
 }
 
+static int open_sources(struct mfd_agent *self)
+{
+    const int fds[MFD_SOURCE_TIMER] = {
+        [MFD_SOURCE_CONTROL] = self->control.fd,
+        [MFD_SOURCE_SIGNAL] = self->signal_fd,
+        [MFD_SOURCE_WAITS] = self->waits.epoll_fd,
+        [MFD_SOURCE_FORBIDDEN] = self->forbidden.epoll_fd,
+    };
+
+    return mfd_sources_open(&self->sources, fds);
+}
+
 static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
 {
     int error;
@@ -172,6 +182,8 @@ static int set_up(struct mfd_agent *self, int control_fd, bool inherit)
         error = mfd_forbidden_open(&self->forbidden);
     if (error == 0)
         error = mfd_parked_open(&self->parked);
+    if (error == 0)
+        error = open_sources(self);
     return error;
 }
 
@@ -267,7 +279,6 @@ static void on_deadlines(struct mfd_agent *self)
     mfd_leases_expire(&self->leases, now);
     mfd_asks_expire(self, now);
     mfd_waits_expire(self, now);
-    mfd_names_step(self);
     mfd_parked_expire(&self->parked, now);
     mfd_replaced_expire(self, now);
     if (mfd_target_next_ns() <= now)
@@ -279,41 +290,25 @@ static void on_deadlines(struct mfd_agent *self)
     }
 }
 
-static int next_timeout_ms(const struct mfd_agent *self)
+/* Return: when on_deadlines() has something to do; UINT64_MAX: never. */
+static uint64_t next_deadline_ns(const struct mfd_agent *self)
 {
-    uint64_t next = mfd_leases_next_ns(&self->leases);
-    uint64_t ask = mfd_asks_next_ns(&self->asks);
-    uint64_t known = mfd_target_next_ns();
-    uint64_t class = mfd_class_next_ns();
-    uint64_t wait = mfd_waits_next_ns(&self->waits);
-    uint64_t parked = mfd_parked_next_ns(&self->parked);
-    uint64_t watched = mfd_replaced_next_ns(&self->watched);
-    uint64_t now;
+    const uint64_t deadlines[] = {
+        mfd_leases_next_ns(&self->leases),
+        mfd_asks_next_ns(&self->asks),
+        mfd_target_next_ns(),
+        mfd_class_next_ns(),
+        mfd_waits_next_ns(&self->waits),
+        mfd_parked_next_ns(&self->parked),
+        mfd_replaced_next_ns(&self->watched),
+        self->children.stop_deadline_ns == 0 ? UINT64_MAX : self->children.stop_deadline_ns,
+    };
+    uint64_t next = UINT64_MAX;
 
-    if (self->names.n_unchecked > 0)
-        return 0;
-    if (ask < next)
-        next = ask;
-    if (known < next)
-        next = known;
-    if (class < next)
-        next = class;
-    if (wait < next)
-        next = wait;
-    if (parked < next)
-        next = parked;
-    if (watched < next)
-        next = watched;
-    if (self->children.stop_deadline_ns != 0 && self->children.stop_deadline_ns < next)
-        next = self->children.stop_deadline_ns;
-    if (next == UINT64_MAX)
-        return -1;
-    now = mfd_now_ns();
-    if (next <= now)
-        return 0;
-    if (next - now > (uint64_t)INT_MAX * MFD_NS_PER_MS)
-        return INT_MAX; /* 24 days; then it is looked at anew */
-    return (int)((next - now + MFD_NS_PER_MS - 1) / MFD_NS_PER_MS);
+    for (size_t i = 0; i < MFD_COUNT(deadlines); i++)
+        if (deadlines[i] < next)
+            next = deadlines[i];
+    return next;
 }
 
 /* The last process is gone: say so once; the answer goes through the same "full" flag as all. */
@@ -337,11 +332,34 @@ static bool is_done(const struct mfd_agent *self)
            (self->leave == MFD_DETACHED || self->children.none);
 }
 
+static uint32_t control_events(const struct mfd_control *control)
+{
+    return (control->full ? EPOLLOUT : 0U) | (control->done.header.type == 0 ? EPOLLIN : 0U);
+}
+
+static void serve_sources(struct mfd_agent *self)
+{
+    uint32_t events[MFD_SOURCES];
+    uint32_t control;
+
+    mfd_sources_take(&self->sources, events);
+    if (events[MFD_SOURCE_WAITS] != 0)
+        mfd_waits_run(self);
+    if (events[MFD_SOURCE_FORBIDDEN] != 0)
+        mfd_forbidden_run(self);
+    control = events[MFD_SOURCE_CONTROL];
+    if ((control & EPOLLOUT) != 0)
+        mfd_control_flush(self);
+    if ((control & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && self->control.done.header.type == 0)
+        mfd_control_receive(self);
+    if (events[MFD_SOURCE_SIGNAL] != 0)
+        take_signals(self);
+    if (events[MFD_SOURCE_TIMER] != 0)
+        on_deadlines(self);
+}
+
 enum {
-    POLL_CONTROL,
-    POLL_SIGNAL,
-    POLL_WAITS,
-    POLL_FORBIDDEN,
+    POLL_SOURCES,
     POLL_LISTENERS
 };
 
@@ -350,37 +368,22 @@ static void run(struct mfd_agent *self)
     while (!is_done(self)) {
         struct pollfd polled[POLL_LISTENERS + MFD_LISTENERS_MAX];
         unsigned n_listeners = self->notify.n_listeners;
-        short control = 0;
 
-        polled[POLL_CONTROL] = (struct pollfd){
-            .fd = self->control.fd,
-            .events = (short)((self->control.full ? POLLOUT : 0) |
-                              (self->control.done.header.type == 0 ? POLLIN : 0)),
-        };
-        polled[POLL_SIGNAL] = (struct pollfd){.fd = self->signal_fd, .events = POLLIN};
-        polled[POLL_WAITS] = (struct pollfd){.fd = self->waits.epoll_fd, .events = POLLIN};
-        polled[POLL_FORBIDDEN] = (struct pollfd){.fd = self->forbidden.epoll_fd, .events = POLLIN};
+        mfd_sources_want(&self->sources, self->control.fd, control_events(&self->control));
+        mfd_sources_await(&self->sources, next_deadline_ns(self));
+        polled[POLL_SOURCES] = (struct pollfd){.fd = self->sources.epoll_fd, .events = POLLIN};
         for (unsigned i = 0; i < n_listeners; i++)
             polled[POLL_LISTENERS + i] =
                 (struct pollfd){.fd = self->notify.listeners[i], .events = POLLIN};
-        if (poll(polled, POLL_LISTENERS + n_listeners, next_timeout_ms(self)) < 0)
+        if (poll(polled, POLL_LISTENERS + n_listeners, self->names.n_unchecked > 0 ? 0 : -1) < 0)
             continue; /* EINTR cannot be: all signals are blocked. ENOMEM: again */
         /* from the last: dropping one puts the last in its place */
         for (unsigned i = n_listeners; i-- > 0;)
             if (polled[POLL_LISTENERS + i].revents != 0)
                 serve_listener(self, i, polled[POLL_LISTENERS + i].revents);
-        if (polled[POLL_WAITS].revents != 0)
-            mfd_waits_run(self);
-        if (polled[POLL_FORBIDDEN].revents != 0)
-            mfd_forbidden_run(self);
-        control = polled[POLL_CONTROL].revents;
-        if ((control & POLLOUT) != 0)
-            mfd_control_flush(self);
-        if ((control & (POLLIN | POLLHUP | POLLERR)) != 0 && self->control.done.header.type == 0)
-            mfd_control_receive(self);
-        if (polled[POLL_SIGNAL].revents != 0)
-            take_signals(self);
-        on_deadlines(self);
+        if (polled[POLL_SOURCES].revents != 0)
+            serve_sources(self);
+        mfd_names_step(self);
         self->stats->leases = self->leases.n_held;
         self->stats->listeners = self->notify.n_listeners;
         report_empty(self);

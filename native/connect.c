@@ -50,6 +50,12 @@ static bool is_forbidden(const struct mfd_agent *agent, const struct mfd_attempt
            mfd_forbidden_connects(agent, attempt->asked.port);
 }
 
+/* For the one connect() that is the agent's. That of a socket of UDP never waits. */
+static struct mfd_mode enter(const struct mfd_socket *socket)
+{
+    return socket->protocol == IPPROTO_UDP ? mfd_mode_none(socket->fd) : mfd_mode_enter(socket->fd);
+}
+
 /* --- as asked --------------------------------------------------------------------------------------------- */
 
 /* What the kernel would do with this call. In a strict service it is done here, on the file that was
@@ -59,28 +65,27 @@ static bool is_forbidden(const struct mfd_agent *agent, const struct mfd_attempt
 static void as_asked(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                      struct mfd_socket *socket)
 {
-    int fd = mfd_take_fd(&socket->fd);
-    bool internet =
+    const bool internet =
         attempt->asked.family != 0 || socket->domain == AF_INET || socket->domain == AF_INET6;
     struct mfd_mode mode;
     int error;
 
     agent->stats->passed++;
-    mfd_parked_keep(agent, fd);
+    mfd_parked_keep(agent, socket->fd);
     if (!is_strict(agent) || !internet) {
-        mfd_release_at(&fd);
+        mfd_release_at(&socket->fd);
         mfd_answer_continue(agent, &attempt->call);
         return;
     }
     if (is_forbidden(agent, attempt, socket)) {
-        mfd_release_at(&fd);
+        mfd_release_at(&socket->fd);
         mfd_answer(agent, &attempt->call, -EACCES);
         return;
     }
-    mode = socket->protocol == IPPROTO_UDP ? mfd_mode_none(fd) : mfd_mode_enter(fd);
-    error = connect(fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
-    mfd_inplace_answer(agent, &attempt->call, fd, mfd_mode_leave(&mode), error,
-                       error == EINPROGRESS);
+    mode = enter(socket);
+    error = connect(socket->fd, &attempt->sockaddr.any, attempt->length) < 0 ? errno : 0;
+    mfd_inplace_answer(agent, &attempt->call, mfd_take_fd(&socket->fd), mfd_mode_leave(&mode),
+                       error, error == EINPROGRESS);
 }
 
 /* The file cannot be looked at. */
@@ -149,11 +154,6 @@ static void pass_here(struct mfd_agent *agent, const struct mfd_attempt *attempt
 
 /* --- deny, redirect ------------------------------------------------------------------------------------- */
 
-struct taken { /* a socket that is about to be connected */
-    struct mfd_socket socket;
-    struct mfd_mode mode; /* entered */
-};
-
 /* An IPv6 socket of UDP takes IPv4 addresses, too (net/ipv6/datagram.c, __ip6_datagram_connect). */
 static bool has_family_of(const struct mfd_socket *socket, const struct mfd_attempt *attempt)
 {
@@ -161,60 +161,59 @@ static bool has_family_of(const struct mfd_socket *socket, const struct mfd_atte
            (socket->protocol == IPPROTO_UDP && socket->domain == AF_INET6);
 }
 
+/* A connect() that asks about an earlier attempt of this TCP socket, or that can become nothing else, is answered.
+ * Return: whether it was. */
+static bool tell(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                 struct mfd_socket *socket)
+{
+    enum mfd_look look = mfd_inplace_look(socket->fd);
+    struct mfd_mode mode;
+    bool blocking;
+    int error;
+
+    if (look == MFD_LOOK_FRESH)
+        return false;
+    if (look == MFD_LOOK_USED && !is_strict(agent)) {
+        as_asked(agent, attempt, socket); /* O_NONBLOCK would be felt by whoever reads or writes */
+        return true;
+    }
+    mode = mfd_mode_enter(socket->fd);
+    error = mfd_inplace_ask(socket->fd, socket->domain);
+    blocking = mfd_mode_leave(&mode);
+    if (error == EAFNOSUPPORT)
+        return false;
+    agent->stats->passed++;
+    mfd_parked_keep(agent, socket->fd);
+    mfd_inplace_answer(agent, &attempt->call, mfd_take_fd(&socket->fd), blocking, error, false);
+    return true;
+}
+
 /* Take the socket up for a decision. What the kernel would say before it looks at the address comes
  * first: a socket of another protocol, an address of another family; a socket that is connected or
  * connecting, or has failed to connect, whose connect() is a question about that (also when a signal has
- * repeated it).
+ * repeated it). One of UDP may be connected at any time.
  * Return: whether to decide; the call is answered if not. */
-static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *ret)
+static bool take_up(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                    struct mfd_socket *ret)
 {
-    struct mfd_socket *socket = &ret->socket;
-    int error;
-
-    if (!reach(agent, attempt, socket))
+    if (!reach(agent, attempt, ret))
         return false;
-    if (!has_family_of(socket, attempt)) {
-        as_asked(agent, attempt, socket);
+    if (!has_family_of(ret, attempt)) {
+        as_asked(agent, attempt, ret);
         return false;
     }
-    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_closed(socket->fd)) {
-        as_asked(agent, attempt, socket); /* a send that found a connection, or an attempt */
+    if (attempt->call.call.kind != MFD_CALL_CONNECT && !mfd_inplace_is_closed(ret->fd)) {
+        as_asked(agent, attempt, ret); /* a send that found a connection, or an attempt */
         return false;
     }
-    if (socket->protocol ==
-        IPPROTO_UDP) { /* it may be connected at any time, and that never waits */
-        ret->mode = mfd_mode_none(socket->fd);
-        return true;
-    }
-    if (!is_strict(agent) && !socket->leased && mfd_inplace_is_used(socket->fd)) {
-        as_asked(agent, attempt, socket); /* O_NONBLOCK would be felt by whoever reads or writes */
-        return false;
-    }
-    ret->mode = mfd_mode_enter(socket->fd);
-    error = socket->leased ? EAFNOSUPPORT : mfd_inplace_ask(socket->fd, socket->domain);
-    if (error == EAFNOSUPPORT)
-        return true;
-    agent->stats->passed++;
-    mfd_parked_keep(agent, socket->fd);
-    mfd_inplace_answer(agent, &attempt->call, mfd_take_fd(&socket->fd), mfd_mode_leave(&ret->mode),
-                       error, false);
-    return false;
-}
-
-/* The other end of taking it up, before the answer: the program may close the socket next, and must find
- * itself its only holder. */
-static void let_go(struct taken *taken)
-{
-    (void)mfd_mode_leave(&taken->mode);
-    mfd_release_at(&taken->socket.fd);
+    return ret->protocol == IPPROTO_UDP || ret->leased || !tell(agent, attempt, ret);
 }
 
 /* As asked, but from the network namespace that the address is reached from. */
-static void move(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
-                 uint32_t netns)
+static void move(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                 struct mfd_socket *socket, uint32_t netns)
 {
-    struct mfd_socket *socket = &taken->socket;
-    bool blocking = mfd_mode_leave(&taken->mode);
+    const bool blocking = socket->protocol != IPPROTO_UDP && !mfd_socket_is_nonblocking(socket->fd);
     int new_fd = -1;
     int error = mfd_elsewhere_open(agent, attempt, socket, netns, &new_fd);
 
@@ -236,7 +235,7 @@ static void move(struct mfd_agent *agent, const struct mfd_attempt *attempt, str
 static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
 {
     uint32_t netns = mfd_elsewhere_of_address(agent, &attempt->asked);
-    struct taken taken;
+    struct mfd_socket socket;
 
     if (mfd_names_was_given(&agent->names, &attempt->asked))
         end_name(agent, attempt);
@@ -244,25 +243,22 @@ static void pass(struct mfd_agent *agent, const struct mfd_attempt *attempt)
         pass_here(agent, attempt);
         return;
     }
-    if (!take_up(agent, attempt, &taken))
+    if (!take_up(agent, attempt, &socket))
         return;
-    if (taken.socket.netns == netns || taken.socket.netns == MFD_ANY ||
-        is_forbidden(agent, attempt, &taken.socket)) {
-        (void)mfd_mode_leave(&taken.mode);
-        as_asked(agent, attempt, &taken.socket);
-    } else {
-        move(agent, attempt, &taken, netns);
-    }
+    if (socket.netns == netns || socket.netns == MFD_ANY || is_forbidden(agent, attempt, &socket))
+        as_asked(agent, attempt, &socket);
+    else
+        move(agent, attempt, &socket, netns);
 }
 
 /* It fails with this errno. */
-static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
-                 int error)
+static void deny(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                 struct mfd_socket *socket, int error)
 {
     uint64_t nanoseconds;
 
-    mfd_parked_keep(agent, taken->socket.fd);
-    let_go(taken);
+    mfd_parked_keep(agent, socket->fd);
+    mfd_release_at(&socket->fd);
     agent->stats->denied++;
     mfd_account_rule(agent, attempt->rule);
     nanoseconds = mfd_account_time(agent, &attempt->call);
@@ -285,13 +281,14 @@ static void remember(struct mfd_agent *agent, const struct mfd_attempt *attempt,
 }
 
 /* Return: whether the call waits now, for the one endpoint that might have served. */
-static bool queue(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
-                  const struct mfd_candidates *candidates, const struct mfd_outcome *outcome)
+static bool queue(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                  struct mfd_socket *socket, const struct mfd_candidates *candidates,
+                  const struct mfd_outcome *outcome)
 {
     if (!mfd_candidates_is_refusal(outcome->error) || outcome->full < 0 ||
-        !mfd_queue_wait(agent, attempt, taken->socket.fd, candidates, outcome->full))
+        !mfd_queue_wait(agent, attempt, socket->fd, candidates, outcome->full))
         return false;
-    mfd_release_at(&taken->socket.fd);
+    mfd_release_at(&socket->fd);
     return true;
 }
 
@@ -316,30 +313,30 @@ static bool replace(struct mfd_agent *agent, const struct mfd_attempt *attempt,
 
 /* It goes to the first of these endpoints that does not refuse at once. */
 static void redirect(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                     struct taken *taken, const struct mfd_candidates *candidates)
+                     struct mfd_socket *socket, const struct mfd_candidates *candidates)
 {
     const struct mfd_notification *call = &attempt->call;
-    struct mfd_outcome outcome = mfd_candidates_try(agent, attempt, &taken->socket, candidates);
-    bool blocking = mfd_mode_leave(&taken->mode) && !attempt->dontwait;
+    struct mfd_mode mode = enter(socket);
+    struct mfd_outcome outcome = mfd_candidates_try(agent, attempt, socket, candidates);
+    bool blocking = mfd_mode_leave(&mode) && !attempt->dontwait;
     bool is_standin = false;
     uint64_t nanoseconds;
 
-    if (blocking && queue(agent, attempt, taken, candidates, &outcome))
+    if (blocking && queue(agent, attempt, socket, candidates, &outcome))
         return;
     if (outcome.new_fd >= 0)
-        is_standin = replace(agent, attempt, &taken->socket, candidates, &outcome, blocking);
+        is_standin = replace(agent, attempt, socket, candidates, &outcome, blocking);
     else
-        mfd_parked_keep(agent, taken->socket.fd);
+        mfd_parked_keep(agent, socket->fd);
     if (!is_standin && outcome.used >= 0 && (outcome.error == 0 || outcome.error == EINPROGRESS))
-        remember(agent, attempt, &taken->socket, &candidates->endpoints[outcome.used]->address);
+        remember(agent, attempt, socket, &candidates->endpoints[outcome.used]->address);
     mfd_account_rule(agent, attempt->rule);
     mfd_account_outcome(agent, candidates, &outcome);
     nanoseconds = mfd_account_time(agent, call);
     if (is_standin)
         mfd_answer(agent, call, -outcome.error);
     else
-        mfd_inplace_answer(agent, call, mfd_take_fd(&taken->socket.fd), blocking, outcome.error,
-                           true);
+        mfd_inplace_answer(agent, call, mfd_take_fd(&socket->fd), blocking, outcome.error, true);
     mfd_account_redirected(agent, attempt, candidates, &outcome, nanoseconds);
 }
 
@@ -386,46 +383,45 @@ static void resolve_wildcard(struct mfd_agent *agent, struct mfd_attempt *attemp
 
 /* Takes the socket over. */
 static void carry_out(struct mfd_agent *agent, const struct mfd_attempt *attempt,
-                      struct taken *taken, const struct mfd_decision *decision)
+                      struct mfd_socket *socket, const struct mfd_decision *decision)
 {
     if (decision->verdict == MFD_DENY) {
-        deny(agent, attempt, taken, decision->error);
+        deny(agent, attempt, socket, decision->error);
         return;
     }
-    if (decision->verdict == MFD_REDIRECT && !is_forbidden(agent, attempt, &taken->socket)) {
-        redirect(agent, attempt, taken, &decision->candidates);
+    if (decision->verdict == MFD_REDIRECT && !is_forbidden(agent, attempt, socket)) {
+        redirect(agent, attempt, socket, &decision->candidates);
         return;
     }
     if (decision->verdict == MFD_REDIRECT)
         mfd_control_notice(agent, MFD_NOTICE_FORBIDDEN, attempt->call.pid, 0, &attempt->asked,
                            MFD_ANY);
-    (void)mfd_mode_leave(&taken->mode);
-    as_asked(agent, attempt, &taken->socket);
+    as_asked(agent, attempt, socket);
 }
 
 /* mfd_connect_resume - a verdict came for a call that waited for one */
 void mfd_connect_resume(struct mfd_agent *agent, const struct mfd_attempt *attempt,
                         const struct mfd_decision *decision)
 {
-    struct taken taken;
+    struct mfd_socket socket;
 
     if (decision->verdict == MFD_PASS)
         pass(agent, attempt);
-    else if (take_up(agent, attempt, &taken))
-        carry_out(agent, attempt, &taken, decision);
+    else if (take_up(agent, attempt, &socket))
+        carry_out(agent, attempt, &socket, decision);
 }
 
 /* Return: whether the call waits for a verdict now; @ret_decision: what to do if it does not. */
-static bool ask(struct mfd_agent *agent, const struct mfd_attempt *attempt, struct taken *taken,
-                struct mfd_decision *ret_decision)
+static bool ask(struct mfd_agent *agent, const struct mfd_attempt *attempt,
+                struct mfd_socket *socket, struct mfd_decision *ret_decision)
 {
     if (attempt->call.call.kind != MFD_CALL_CONNECT) {
         /* TCP Fast Open: without it, the program comes back with a connect() */
         *ret_decision = (struct mfd_decision){.verdict = MFD_DENY, .error = EOPNOTSUPP};
         return false;
     }
-    if (mfd_asks_put(agent, attempt, mfd_socket_cookie(taken->socket.fd)) == 0) {
-        let_go(taken);
+    if (mfd_asks_put(agent, attempt, mfd_socket_cookie(socket->fd)) == 0) {
+        mfd_release_at(&socket->fd);
         return true;
     }
     mfd_asks_default(agent, ret_decision);
@@ -439,7 +435,7 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
     struct mfd_decision decision = {.verdict = MFD_PASS};
     struct mfd_match match;
     struct mfd_match udp_match;
-    struct taken taken;
+    struct mfd_socket socket;
 
     agent->stats->connects++;
     if (mfd_address_is_wildcard(&address))
@@ -452,17 +448,17 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
         pass(agent, attempt);
         return;
     }
-    if (!take_up(agent, attempt, &taken))
+    if (!take_up(agent, attempt, &socket))
         return;
-    if (taken.socket.protocol == IPPROTO_UDP)
+    if (socket.protocol == IPPROTO_UDP)
         match = udp_match;
     attempt->rule = match.rule;
     if (match.verdict == MFD_REDIRECT && attempt->call.call.kind != MFD_CALL_CONNECT &&
-        mfd_socket_is_multipath(taken.socket.fd)) { /* on an attempt of ours it would fail */
+        mfd_socket_is_multipath(socket.fd)) { /* on an attempt of ours it would fail */
         match.verdict = MFD_DENY;
         match.argument = EOPNOTSUPP; /* as before Linux 6.2 */
     }
-    if (match.verdict == MFD_ASK && ask(agent, attempt, &taken, &decision))
+    if (match.verdict == MFD_ASK && ask(agent, attempt, &socket, &decision))
         return;
     if (match.verdict == MFD_REDIRECT)
         mfd_balance_choose(agent, match.argument, &decision.candidates);
@@ -470,7 +466,7 @@ void mfd_connect_decide(struct mfd_agent *agent, struct mfd_attempt *attempt)
         decision.error = (int)match.argument;
     if (match.verdict != MFD_ASK)
         decision.verdict = match.verdict;
-    carry_out(agent, attempt, &taken, &decision);
+    carry_out(agent, attempt, &socket, &decision);
 }
 
 /* The kernel looks at the fd before anything else. */

@@ -490,6 +490,7 @@ static void collect_fds(struct msghdr *message, struct received *received)
 /* The other end is gone: on purpose after DETACH, else a crash. */
 static void supervisor_gone(struct mfd_agent *agent)
 {
+    mfd_sources_end_control(&agent->sources, agent->control.fd);
     mfd_close_at(&agent->control.fd);
     agent->control.full = false;
     if (agent->leave == MFD_STAY) {

@@ -159,6 +159,20 @@ void mfd_identity_leave_files(const struct mfd_file_identity *own)
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
+/* Whose our own files are. That changes for no longer than until what has changed it is left again, so it is asked once. */
+static struct mfd_file_identity own_files(void)
+{
+    static struct mfd_file_identity own;
+    static bool is_known;
+
+    if (!is_known) {
+        own.uid = (uid_t)setfsuid((uid_t)-1); /* changes nothing, and tells */
+        own.gid = (gid_t)setfsgid((gid_t)-1);
+        is_known = true;
+    }
+    return own;
+}
+
 /* mfd_identity_enter_files - make files as this thread does, until mfd_identity_leave_files(); without privilege, or
  * where it is gone, as ever
  * @ret_own: whose they were */
@@ -168,8 +182,7 @@ void mfd_identity_enter_files(pid_t pid, struct mfd_file_identity *ret_own)
     char path[32];
 
     (void)snprintf(path, sizeof(path), "/proc/%d", pid);
-    ret_own->uid = (uid_t)setfsuid((uid_t)-1); /* changes nothing, and tells */
-    ret_own->gid = (gid_t)setfsgid((gid_t)-1);
+    *ret_own = own_files();
     ret_own->changed =
         stat(path, &owner) == 0 && (owner.st_uid != ret_own->uid || owner.st_gid != ret_own->gid);
     if (!ret_own->changed)

@@ -19,8 +19,12 @@
  * cgroup (BPF_CGROUP_INET4_CONNECT) can take it for an address. Security modules may look at it before: if the
  * socket is not unconnected after all, it is asked with an address of the other internet family.
  *
- * Not asked, outside strict: a socket that is connected or connecting by its looks (poll). Its connect() is the
- * kernel's, which says EISCONN, EALREADY, or how the attempt ends.
+ * Not asked is a socket that is fresh by its looks (poll): there is nothing to ask about. Nor, outside strict, one that
+ * is connected or connecting by its looks: its connect() is the kernel's, which says EISCONN, EALREADY, or how the
+ * attempt ends.
+ *
+ * An attempt on this host is over when connect() returns, though that says EINPROGRESS: the answer was processed when
+ * it let go of the socket. So it is looked at once before anybody waits for it.
  *
  * Races: another thread that changes O_NONBLOCK between our two fcntl() calls loses its change; one that reads or
  * writes then, in a strict service also while a socket that is connected is connected again, can hear EAGAIN.
@@ -87,13 +91,21 @@ bool mfd_inplace_is_closed(int fd)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
 }
 
-/* mfd_inplace_is_used - is this TCP socket connected, connecting, or listening? Then another connect() does not
- * reach its address: no attempt becomes unconnected again but by a call that is told its end. */
-bool mfd_inplace_is_used(int fd)
+/* mfd_inplace_look - what this TCP socket is by its looks. It is not asked, and stays as it is.
+ * FRESH: it is unconnected, and there is no attempt to ask about: one that has failed leaves an error, or the socket
+ * shut down (net/ipv4/tcp.c, tcp_done, tcp_poll). MPTCP may leave neither once the error was told by SO_ERROR: then
+ * the next connect(), whatever its address, is ECONNABORTED.
+ * USED: another connect() does not reach its address: no attempt becomes unconnected again but by a call that is told
+ * its end. */
+enum mfd_look mfd_inplace_look(int fd)
 {
-    struct pollfd polled = {.fd = fd};
+    struct pollfd polled = {.fd = fd, .events = POLLIN | POLLOUT | POLLRDHUP};
 
-    return poll(&polled, 1, 0) >= 0 && (polled.revents & POLLHUP) == 0;
+    if (poll(&polled, 1, 0) < 0)
+        return MFD_LOOK_OVER;
+    if ((polled.revents & POLLHUP) == 0)
+        return MFD_LOOK_USED;
+    return polled.revents == (POLLOUT | POLLHUP) ? MFD_LOOK_FRESH : MFD_LOOK_OVER;
 }
 
 /* mfd_inplace_has_error - is there an error that nobody has been told? poll(2) does not consume it. */
@@ -102,6 +114,14 @@ bool mfd_inplace_has_error(int fd)
     struct pollfd polled = {.fd = fd};
 
     return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0;
+}
+
+/* Is the attempt over, whichever way? */
+static bool is_over(int fd)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLOUT};
+
+    return poll(&polled, 1, 0) > 0;
 }
 
 /* What a connect() that waited says now. Return: EALREADY when it has to wait on. */
@@ -162,10 +182,16 @@ void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *
             .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
         };
 
-        if ((strict || plan.timeout_ns != 0) &&
+        const bool is_ours = strict || plan.timeout_ns != 0;
+
+        if (is_ours && is_over(fd)) {
+            error = result_of_wait(fd);
+            under_way = error == EALREADY;
+        }
+        if (is_ours && under_way &&
             mfd_wait_for(agent, call, fd, &plan, first ? MADE_IT : ASKS_ABOUT_IT) == 0)
             return;
-        if (strict) { /* too many wait; but a peer on this host has answered by now */
+        if (strict && under_way) { /* too many wait */
             under_way = false;
             error = result_of_wait(fd);
             if (error == EALREADY)

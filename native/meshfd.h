@@ -26,7 +26,9 @@
 #define MFD_WAITS_MAX 2048
 #define MFD_NAMES_MAX 8192
 
+struct iovec;
 struct mfd_agent;
+struct mfd_netns;
 
 /* --- notify.c: receive calls, answer them ------------------------------------------------------ */
 
@@ -55,6 +57,30 @@ int mfd_answer_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_give_fd(const struct mfd_notification *call, int fd, bool cloexec);
 int mfd_replace_fd(const struct mfd_notification *call, int fd, int at_fd, bool cloexec);
 
+/* --- sources.c: what the loop waits for, beside calls --------------------------------------------- */
+
+enum mfd_source {
+    MFD_SOURCE_CONTROL,
+    MFD_SOURCE_SIGNAL,
+    MFD_SOURCE_WAITS,
+    MFD_SOURCE_FORBIDDEN,
+    MFD_SOURCE_TIMER,
+    MFD_SOURCES
+};
+
+struct mfd_sources {
+    int epoll_fd;
+    int timer_fd;
+    uint64_t timer_ns; /* when it rings; UINT64_MAX: it is not set */
+    uint32_t control_events;
+};
+
+int mfd_sources_open(struct mfd_sources *sources, const int fds[MFD_SOURCE_TIMER]);
+void mfd_sources_want(struct mfd_sources *sources, int control_fd, uint32_t events);
+void mfd_sources_end_control(const struct mfd_sources *sources, int control_fd);
+void mfd_sources_await(struct mfd_sources *sources, uint64_t deadline_ns);
+void mfd_sources_take(struct mfd_sources *sources, uint32_t ret_events[MFD_SOURCES]);
+
 /* --- release.c: give up the agent's hold on a program's socket ------------------------------------ */
 
 void mfd_release_at(int *fd);
@@ -72,6 +98,7 @@ enum mfd_signalled {
 
 int mfd_target_read(pid_t pid, uint64_t remote, void *local, size_t size);
 int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size);
+int mfd_target_write_both(pid_t pid, const struct iovec remote[2], const struct iovec local[2]);
 int mfd_target_open_fd(pid_t pid, int fd, int *ret_fd);
 int mfd_target_pidfd(pid_t pid, int *ret_fd);
 pid_t mfd_target_process(pid_t pid);
@@ -82,7 +109,7 @@ void mfd_target_forget_all(void);
 uint64_t mfd_target_next_ns(void);
 int mfd_target_order(pid_t pid, int fd, int own_fd);
 int mfd_target_same_file(pid_t pid, int fd, int own_fd);
-bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode);
+bool mfd_target_in_netns(pid_t pid, const struct mfd_netns *netns);
 int mfd_target_fd_flags(pid_t pid, int fd, unsigned long *ret_flags);
 
 /* --- class.c: a socket keeps its program's class of net_cls and net_prio --------------------------- */
@@ -224,16 +251,17 @@ void mfd_cgroup_remove_own(void);
 
 /* --- netns.c: the network namespaces that the service has sockets in -------------------------------- */
 
+#define MFD_NETNS_NAME_ROOM 32 /* "net:[4026531840]" */
+
 struct mfd_netns_other {
     int fd;
     uint64_t cookie; /* 0: there is none of this index */
 };
 
 struct mfd_netns {
-    uint64_t cookie; /* SO_NETNS_COOKIE of our sockets; 0: unknown */
-    dev_t device;    /* of /proc/self/ns/net, with inode its identity */
-    ino_t inode;
-    int own_fd; /* of the same, while there are others */
+    uint64_t cookie;                /* SO_NETNS_COOKIE of our sockets; 0: unknown */
+    char name[MFD_NETNS_NAME_ROOM]; /* what /proc/self/ns/net leads to: no other has the same */
+    int own_fd;                     /* of the same, while there are others */
     unsigned n_others;
     struct mfd_netns_other others[MFD_NETNS_MAX]; /* by enum mfd_netns_index */
 };
@@ -291,13 +319,19 @@ struct mfd_mode {
     int flags; /* of the open file, as the program has them */
 };
 
+enum mfd_look {
+    MFD_LOOK_FRESH, /* nothing has happened to it */
+    MFD_LOOK_USED,  /* connected, connecting, or listening */
+    MFD_LOOK_OVER,  /* it was: there may be something to ask */
+};
+
 struct mfd_mode mfd_mode_enter(int fd);
 struct mfd_mode mfd_mode_none(int fd);
 bool mfd_mode_leave(const struct mfd_mode *mode);
 int mfd_inplace_ask(int fd, int domain);
 bool mfd_inplace_has_error(int fd);
 bool mfd_inplace_is_closed(int fd);
-bool mfd_inplace_is_used(int fd);
+enum mfd_look mfd_inplace_look(int fd);
 void mfd_inplace_answer(struct mfd_agent *agent, const struct mfd_notification *call, int fd,
                         bool blocking, int error, bool first);
 
@@ -833,6 +867,7 @@ struct mfd_agent {
     int stats_fd;
     struct mfd_control control;
     struct mfd_notify notify;
+    struct mfd_sources sources;
     struct mfd_waits waits;
     struct mfd_forbidden forbidden;
     struct mfd_leases leases;

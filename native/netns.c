@@ -42,13 +42,12 @@ uint64_t mfd_netns_cookie_of(int fd)
 int mfd_netns_learn(struct mfd_netns *netns)
 {
     MFD_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* BPF counts AF_INET's */
-    struct stat status;
+    char name[MFD_NETNS_NAME_ROOM] = {0};
 
     netns->cookie = fd < 0 ? 0 : mfd_netns_cookie_of(fd);
-    if (stat("/proc/self/ns/net", &status) < 0)
+    if (readlink("/proc/self/ns/net", name, sizeof(name) - 1) < 0)
         return -errno;
-    netns->device = status.st_dev;
-    netns->inode = status.st_ino;
+    memcpy(netns->name, name, sizeof(name));
     return 0;
 }
 

@@ -19,7 +19,6 @@
 #include <assert.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include "kernel.h"
@@ -38,14 +37,6 @@ static bool is_tcp(int fd)
     int ignored;
 
     return mfd_socket_option(fd, IPPROTO_TCP, TCP_NODELAY, &ignored) == 0;
-}
-
-/* A TCP socket that has neither connected, nor tried to, nor listens: what poll(2) says of no other. */
-static bool is_fresh(int fd)
-{
-    struct pollfd polled = {.fd = fd, .events = POLLIN | POLLOUT | POLLRDHUP};
-
-    return poll(&polled, 1, 0) == 1 && polled.revents == (POLLOUT | POLLHUP);
 }
 
 /* --- epoll_ctl() ------------------------------------------------------------------------------------------ */
@@ -98,7 +89,7 @@ static int add(struct mfd_agent *agent, struct request *request)
     cookie = mfd_socket_cookie(fd);
     if (cookie == 0)
         return 1;
-    if (!is_tcp(fd) || !is_fresh(fd)) {
+    if (!is_tcp(fd) || mfd_inplace_look(fd) != MFD_LOOK_FRESH) {
         mfd_known_add(&agent->parked.registered, cookie);
         return 1;
     }

@@ -73,6 +73,8 @@ struct outgoing {
     const struct mfd_notification *call;
     int fd;
     int domain;
+    bool is_read; /* the next message is read and decided about, what follows is of it */
+    struct mfd_message message;
     uint64_t cookie; /* 0: not asked yet */
     union mfd_sockaddr name;
     socklen_t name_size;
@@ -206,17 +208,25 @@ static void count(struct mfd_agent *agent, const struct outgoing *out)
     }
 }
 
+/* A message's address is copied once, also when it is looked at first (concerns_us). */
+static int read_and_decide(struct mfd_agent *agent, struct outgoing *out, uint32_t index)
+{
+    int error = out->is_read ? 0 : read_message(out->call, index, &out->message);
+
+    if (error == 0 && !out->is_read)
+        error = read_name(agent, &out->message, out);
+    out->is_read = false;
+    return error;
+}
+
 /* Return: bytes sent, or -errno. */
 static int send_one(struct mfd_agent *agent, struct outgoing *out, uint32_t index)
 {
-    struct mfd_message message;
     struct msghdr copied = {0};
-    int error = read_message(out->call, index, &message);
+    int error = read_and_decide(agent, out, index);
 
     if (error == 0)
-        error = read_name(agent, &message, out);
-    if (error == 0)
-        error = mfd_message_gather(out->call, &message, &copied);
+        error = mfd_message_gather(out->call, &out->message, &copied);
     if (error < 0)
         return error;
     if (!mfd_notify_is_alive(out->call))
@@ -240,16 +250,14 @@ static bool may_wait(const struct mfd_notification *call, const struct mfd_trial
 }
 
 /* @trial: progress is how many messages were sent */
-static bool try_send(struct mfd_agent *agent, const struct mfd_notification *call,
-                     struct mfd_trial *trial)
+static bool send_some(struct mfd_agent *agent, struct outgoing *out, struct mfd_trial *trial)
 {
+    const struct mfd_notification *call = out->call;
     const uint32_t end = trial->progress + MFD_MESSAGES_TURN;
-    struct outgoing out = {.call = call, .fd = trial->fd};
     int result = trial->wake == MFD_WAKE_READY ? 0 : -EAGAIN;
 
-    (void)mfd_socket_option(trial->fd, SOL_SOCKET, SO_DOMAIN, &out.domain);
     while (result >= 0 && trial->progress < n_messages(call) && trial->progress < end) {
-        result = send_one(agent, &out, trial->progress);
+        result = send_one(agent, out, trial->progress);
         if (result < 0 || call->call.kind != MFD_CALL_SENDMMSG)
             break;
         result = mfd_message_set_length(
@@ -264,22 +272,30 @@ static bool try_send(struct mfd_agent *agent, const struct mfd_notification *cal
     return !((result == -EAGAIN || trial->again) && may_wait(call, trial));
 }
 
-/* Is there anything in these messages that the kernel should not be left alone with? If not, they pass. */
-static bool concerns_us(struct mfd_agent *agent, const struct mfd_notification *call,
-                        const struct mfd_socket *socket)
+static bool try_send(struct mfd_agent *agent, const struct mfd_notification *call,
+                     struct mfd_trial *trial)
 {
-    struct outgoing out = {.call = call, .domain = socket->domain};
+    struct outgoing out = {.call = call, .fd = trial->fd};
+
+    (void)mfd_socket_option(trial->fd, SOL_SOCKET, SO_DOMAIN, &out.domain);
+    return send_some(agent, &out, trial);
+}
+
+/* Is there anything in these messages that the kernel should not be left alone with? If not, they pass. */
+static bool concerns_us(struct mfd_agent *agent, struct outgoing *out)
+{
+    const struct mfd_notification *call = out->call;
     uint32_t i;
 
     if (is_strict(agent))
         return true;
     for (i = 0; i < n_messages(call); i++) {
-        struct mfd_message message;
-
-        if (read_message(call, i, &message) < 0 || read_name(agent, &message, &out) < 0)
+        if (read_and_decide(agent, out, i) < 0)
             break; /* the kernel sends what is before it, and has the errno */
-        if (out.match.verdict != MFD_PASS)
+        if (out->match.verdict != MFD_PASS) {
+            out->is_read = i == 0; /* it is the first that is sent */
             return true;
+        }
     }
     agent->stats->passed += i;
     return false;
@@ -315,22 +331,25 @@ static void open_fast(struct mfd_agent *agent, const struct mfd_notification *ca
     mfd_connect_decide(agent, &attempt);
 }
 
-static void send_in_place(struct mfd_agent *agent, const struct mfd_notification *call, int fd)
+static void send_in_place(struct mfd_agent *agent, struct outgoing *out)
 {
-    const struct mfd_wait_plan plan = {
-        .proceed = try_send,
-        .events = EPOLLOUT,
-        .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
-    };
-    struct mfd_trial trial = {.fd = fd};
+    const struct mfd_notification *call = out->call;
+    struct mfd_trial trial = {.fd = out->fd};
+    int fd = out->fd;
 
-    if (!try_send(agent, call, &trial)) {
+    if (!send_some(agent, out, &trial)) {
+        const struct mfd_wait_plan plan = {
+            .proceed = try_send,
+            .events = EPOLLOUT,
+            .timeout_ns = mfd_socket_timeout_ns(fd, SO_SNDTIMEO),
+        };
+
         if (mfd_wait_for(agent, call, fd, &plan, trial.progress) == 0)
             return;
         if (trial.progress == 0)
             trial.result = -ENOBUFS; /* too many wait; send(2) has the word */
     }
-    mfd_release_at(&fd);
+    mfd_close_at(&fd); /* UDP does not linger */
     mfd_answer(agent, call, trial.result);
 }
 
@@ -338,14 +357,17 @@ static void send_in_place(struct mfd_agent *agent, const struct mfd_notification
 void mfd_send_handle(struct mfd_agent *agent, const struct mfd_notification *call)
 {
     struct mfd_socket socket = {.fd = -1};
+    struct outgoing out = {.call = call};
     int error = -ENOENT;
 
     if (call->pid != 0)
         error = mfd_socket_take_up(agent, call->pid, (int)call->call.args[0], &socket);
     if (error < 0)
         mfd_account_unseen(agent, call, error, NULL);
-    if (error == 0 && socket.protocol == IPPROTO_UDP && concerns_us(agent, call, &socket)) {
-        send_in_place(agent, call, mfd_take_fd(&socket.fd));
+    out.domain = socket.domain;
+    if (error == 0 && socket.protocol == IPPROTO_UDP && concerns_us(agent, &out)) {
+        out.fd = mfd_take_fd(&socket.fd);
+        send_in_place(agent, &out);
         return;
     }
     mfd_release_at(&socket.fd);

@@ -131,7 +131,7 @@ void mfd_socket_handle(struct mfd_agent *agent, const struct mfd_notification *c
     MFD_CLOSE int fd = -1;
     int added;
 
-    if (call->pid != 0 && mfd_target_in_netns(call->pid, agent->netns.device, agent->netns.inode)) {
+    if (call->pid != 0 && mfd_target_in_netns(call->pid, &agent->netns)) {
         wish.is_here = mfd_cgroup_has(&agent->cgroup, call->pid);
         wish.netns = birthplace(agent, &wish);
     }

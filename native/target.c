@@ -88,6 +88,17 @@ int mfd_target_write(pid_t pid, uint64_t remote, const void *local, size_t size)
     return (size_t)n == size ? 0 : -EFAULT;
 }
 
+/* mfd_target_write_both - write to two places of its memory, the second only if all of the first could be
+ * Return: 0; -EFAULT when not all can be written; -EPERM; -ESRCH. */
+int mfd_target_write_both(pid_t pid, const struct iovec remote[2], const struct iovec local[2])
+{
+    ssize_t n = process_vm_writev(pid, local, 2, remote, 2, 0);
+
+    if (n < 0)
+        return -errno;
+    return (size_t)n == local[0].iov_len + local[1].iov_len ? 0 : -EFAULT;
+}
+
 static bool is_in_our_userns(pid_t pid)
 {
     char path[32];
@@ -356,14 +367,14 @@ int mfd_target_same_file(pid_t pid, int fd, int own_fd)
     return order < 0 ? order : order == 0;
 }
 
-/* mfd_target_in_netns - is its network namespace this one? Said no when it cannot be seen. */
-bool mfd_target_in_netns(pid_t pid, dev_t device, ino_t inode)
+/* mfd_target_in_netns - is its network namespace ours? Said no when it cannot be seen. */
+bool mfd_target_in_netns(pid_t pid, const struct mfd_netns *netns)
 {
     char path[32];
-    struct stat status;
+    char name[MFD_NETNS_NAME_ROOM] = {0};
 
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
-    return stat(path, &status) == 0 && status.st_dev == device && status.st_ino == inode;
+    return readlink(path, name, sizeof(name) - 1) > 0 && strcmp(name, netns->name) == 0;
 }
 
 /* mfd_target_fd_flags - O_CLOEXEC and the file's status flags, as fdinfo shows them

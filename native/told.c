@@ -7,6 +7,8 @@
  *
  * Limits: the tables below /proc/net, ss(8), and SO_PEERNAME tell the endpoint.
  * Source: getpeername(2), recvfrom(2). */
+#include <sys/uio.h>
+
 #include "meshfd.h"
 
 /* mfd_told_translate - an address that the kernel gave becomes the one that the program asked for
@@ -33,13 +35,21 @@ int mfd_told_write(pid_t pid, uint64_t address, uint64_t length_at,
 {
     uint32_t room;
     int error = mfd_target_read(pid, length_at, &room, sizeof(room));
+    struct iovec local[] = {
+        {.iov_base = (void *)(uintptr_t)sockaddr->bytes},
+        {.iov_base = &length, .iov_len = sizeof(length)},
+    };
+    struct iovec remote[] = {
+        {.iov_base = (void *)(uintptr_t)address},
+        {.iov_base = (void *)(uintptr_t)length_at, .iov_len = sizeof(length)},
+    };
 
     if (error < 0)
         return error;
     if ((int32_t)room < 0)
         return -EINVAL;
-    error = mfd_target_write(pid, address, sockaddr->bytes, room < length ? room : length);
-    return error < 0 ? error : mfd_target_write(pid, length_at, &length, sizeof(length));
+    local[0].iov_len = remote[0].iov_len = room < length ? room : length;
+    return mfd_target_write_both(pid, remote, local);
 }
 
 /* mfd_getpeername_handle - answer getpeername() */

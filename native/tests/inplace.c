@@ -70,35 +70,68 @@ static void each_state_has_its_answer(const struct kind *kind)
     (void)close(dead);
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), EAFNOSUPPORT);
     CHECK(mfd_inplace_is_closed(first));
-    CHECK(!mfd_inplace_is_used(first));
+    CHECK_EQ(mfd_inplace_look(first), MFD_LOOK_FRESH);
     CHECK_EQ(connect_to(kind, first, dead_port), EINPROGRESS);
     wait_for(first, POLLOUT);
     CHECK(mfd_inplace_has_error(first));
-    CHECK(!mfd_inplace_is_used(first));
+    CHECK_EQ(mfd_inplace_look(first), MFD_LOOK_OVER);
     CHECK(mfd_inplace_is_closed(first));
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), ECONNREFUSED);
     CHECK(mfd_inplace_is_closed(first));
-    CHECK(!mfd_inplace_is_used(first));
+    CHECK_EQ(mfd_inplace_look(first), MFD_LOOK_FRESH);
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), EAFNOSUPPORT);
 
     CHECK_EQ(connect_to(kind, first, port), EINPROGRESS);
     wait_for(first, POLLOUT);
     CHECK(!mfd_inplace_is_closed(first));
-    CHECK(mfd_inplace_is_used(first));
+    CHECK_EQ(mfd_inplace_look(first), MFD_LOOK_USED);
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), 0);
-    CHECK(mfd_inplace_is_used(first));
+    CHECK_EQ(mfd_inplace_look(first), MFD_LOOK_USED);
     CHECK_EQ(mfd_inplace_ask(first, kind->domain), EISCONN);
 
     CHECK_EQ(connect_to(kind, waiting, port), EINPROGRESS); /* the queue is full */
     CHECK(!mfd_inplace_is_closed(waiting));
-    CHECK(mfd_inplace_is_used(waiting));
+    CHECK_EQ(mfd_inplace_look(waiting), MFD_LOOK_USED);
     CHECK_EQ(mfd_inplace_ask(waiting, kind->domain), EALREADY);
     CHECK_EQ(connect(waiting, &nobody, sizeof(nobody)), 0);
     CHECK_EQ(mfd_inplace_ask(waiting, kind->domain), EAFNOSUPPORT);
-    CHECK(mfd_inplace_is_used(listening));
+    CHECK_EQ(mfd_inplace_look(listening), MFD_LOOK_USED);
     CHECK_EQ(mfd_inplace_ask(listening, kind->domain), EISCONN);
     (void)close(first);
     (void)close(waiting);
+    (void)close(listening);
+}
+
+/* SO_ERROR takes the error away, and not what has happened: a connect() is told of it, wherever it leads. So a socket
+ * that looks fresh then may be connected without asking. */
+static void an_error_that_was_taken_is_not_forgotten(const struct kind *kind)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    uint16_t port;
+    uint16_t dead_port;
+    int listening = listen_narrowly(kind, &port);
+    int dead = listen_narrowly(kind, &dead_port);
+    int fd = new_socket(kind);
+    int error = 0;
+
+    (void)close(dead);
+    CHECK_EQ(connect_to(kind, fd, dead_port), EINPROGRESS);
+    wait_for(fd, POLLOUT);
+    CHECK_EQ(mfd_socket_option(fd, SOL_SOCKET, SO_ERROR, &error), 0);
+    CHECK_EQ(error, ECONNREFUSED);
+    CHECK(kind->protocol != 0 || mfd_inplace_look(fd) == MFD_LOOK_OVER);
+    CHECK_EQ(connect_to(kind, fd, port), ECONNABORTED);
+    CHECK_EQ(mfd_inplace_look(fd), MFD_LOOK_FRESH);
+    CHECK_EQ(connect_to(kind, fd, port), EINPROGRESS);
+    wait_for(fd, POLLOUT);
+    CHECK_EQ(connect(fd, &nobody, sizeof(nobody)), 0);
+    CHECK(kind->protocol != 0 || mfd_inplace_look(fd) == MFD_LOOK_OVER); /* TCP leaves an error */
+    CHECK_EQ(mfd_inplace_ask(fd, kind->domain), EAFNOSUPPORT);
+
+    CHECK_EQ(shutdown(fd, SHUT_RD), -1); /* ENOTCONN, and it is shut down all the same */
+    CHECK_EQ(mfd_inplace_look(fd), MFD_LOOK_OVER);
+    CHECK_EQ(mfd_inplace_ask(fd, kind->domain), EAFNOSUPPORT);
+    (void)close(fd);
     (void)close(listening);
 }
 
@@ -130,6 +163,7 @@ int main(void)
         }
         (void)close(fd);
         each_state_has_its_answer(&kinds[i]);
+        an_error_that_was_taken_is_not_forgotten(&kinds[i]);
     }
     check_about = "";
     the_mode_is_the_programs_again();

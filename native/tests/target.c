@@ -1,6 +1,7 @@
 /* Looking into another process: its memory, its files, its flags; and that a dead one is told apart. */
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include "check.h"
@@ -67,6 +68,50 @@ static void memory_is_written_whole_or_not_at_all(void)
     CHECK_EQ(mfd_target_write(child, (uintptr_t)secret, copy, 1), -EFAULT); /* read-only */
     end(child);
     NEED(munmap(pages, page) == 0);
+}
+
+/* As the kernel writes an address and its length: a length is not told of what could not be written. */
+static void the_second_is_written_after_the_first_alone(void)
+{
+    const size_t page = 4096;
+    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    const struct iovec local[] = {{.iov_base = (char[]){"told"}, .iov_len = 4},
+                                  {.iov_base = (char[]){"size"}, .iov_len = 4}};
+    const struct iovec good[] = {{.iov_base = pages, .iov_len = 4},
+                                 {.iov_base = pages + 8, .iov_len = 4}};
+    const struct iovec first_bad[] = {{.iov_base = pages + page, .iov_len = 4},
+                                      {.iov_base = pages + 16, .iov_len = 4}};
+    const struct iovec second_bad[] = {{.iov_base = pages + 24, .iov_len = 4},
+                                       {.iov_base = pages + page, .iov_len = 4}};
+    const struct iovec nothing[] = {{.iov_base = NULL},
+                                    {.iov_base = (char[]){"only"}, .iov_len = 4}};
+    const struct iovec nowhere[] = {{.iov_base = NULL}, {.iov_base = pages + 32, .iov_len = 4}};
+    pid_t child;
+
+    NEED(pages != MAP_FAILED && munmap(pages + page, page) == 0);
+    child = start();
+    CHECK_EQ(mfd_target_write_both(child, good, local), 0);
+    CHECK(memcmp(pages, "told\0\0\0\0size", 12) == 0);
+    CHECK_EQ(mfd_target_write_both(child, first_bad, local), -EFAULT);
+    CHECK(pages[16] == 0);
+    CHECK_EQ(mfd_target_write_both(child, second_bad, local), -EFAULT);
+    CHECK(memcmp(pages + 24, "told", 4) == 0);
+    CHECK_EQ(mfd_target_write_both(child, nowhere, nothing), 0);
+    CHECK(memcmp(pages + 32, "only", 4) == 0);
+    end(child);
+    NEED(munmap(pages, page) == 0);
+}
+
+/* A namespace is told by its name alone. */
+static void another_network_namespace_is_told_apart(pid_t pid)
+{
+    struct mfd_netns netns = {.own_fd = -1};
+
+    NEED(mfd_netns_learn(&netns) == 0);
+    CHECK(strncmp(netns.name, "net:[", 5) == 0 && strchr(netns.name, ']') != NULL);
+    CHECK(mfd_target_in_netns(pid, &netns));
+    netns.name[5] = netns.name[5] == '1' ? '2' : '1';
+    CHECK(!mfd_target_in_netns(pid, &netns));
 }
 
 static void files_are_reopened_and_compared(pid_t pid, int fd, int other)
@@ -161,6 +206,8 @@ int main(void)
     pid = start();
     memory_is_read_whole_or_not_at_all(pid);
     memory_is_written_whole_or_not_at_all();
+    the_second_is_written_after_the_first_alone();
+    another_network_namespace_is_told_apart(pid);
     files_are_reopened_and_compared(pid, fd, other);
     flags_are_those_of_the_number(pid, fd, other);
     the_cgroup_is_our_own(pid);

@@ -11,7 +11,7 @@ import pytest
 from meshfd.agent_process import AGENT_VARIABLE
 from tests.support.command import KINDS, VIRTUAL, Meshfd, Way, direct_way
 from tests.support.need import require, require_root
-from tests.support.processes import Processes, Program, held_fds, resident_kib
+from tests.support.processes import Processes, Program, held_fds, written_kib
 from tests.support.programs import Programs
 from tests.support.servers import SYN_SENT, Greeter, SilentServer, dead_port, port_of
 from tests.support.waiting import wait_until
@@ -57,7 +57,7 @@ def flood(running: Program, meshfd: Meshfd) -> None:
     agent = int(running.value("parent"))
     assert running.line() == f"greeted: {N_GREETED}"
     seen = os.geteuid() == 0 and not meshfd.bare  # an agent is out of an ordinary user's sight
-    before = resident_kib(agent) if seen else 0
+    before = written_kib(agent) if seen else 0
     running.tell()
     assert running.line() == "begun"
     running.tell()
@@ -68,7 +68,7 @@ def flood(running: Program, meshfd: Meshfd) -> None:
     assert int(running.value("calls")) > 0
     assert running.line() == "strange: 0 0"
     if seen and AGENT_VARIABLE not in os.environ:  # one that is instrumented for tests is larger
-        assert resident_kib(agent) <= before + GROWTH_KIB
+        assert written_kib(agent) <= before + GROWTH_KIB
     assert running.finish().code == 0
 
 
@@ -105,7 +105,7 @@ def test_held_calls(
     agent = int(running.value("parent"))
     assert running.line() == f"greeted: {N_GREETED}"
     wait_until(lambda: len(held_fds(agent)) < N_THREADS, "the end of the last lease")
-    before, resident = len(held_fds(agent)), resident_kib(agent)
+    before, written = len(held_fds(agent)), written_kib(agent)
     running.tell()
     assert running.line() == "begun"
     wait_until(lambda: n_calling(silent) == N_HELD, "all of the thousand")
@@ -119,7 +119,7 @@ def test_held_calls(
     wait_until(lambda: len(held_fds(agent)) <= before, "the end of what was held")
     wait_until(lambda: n_calling(silent) == 0, "the end of all attempts")
     if AGENT_VARIABLE not in os.environ:
-        assert resident_kib(agent) <= resident + GROWTH_KIB
+        assert written_kib(agent) <= written + GROWTH_KIB
     assert running.finish().code == 0
 
 

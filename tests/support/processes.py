@@ -106,8 +106,17 @@ def held_fds(pid: int) -> list[str]:
 
 def resident_kib(pid: int) -> int:
     """Return how much memory a process has."""
+    return _status_kib(pid, "VmRSS:")
+
+
+def written_kib(pid: int) -> int:
+    """Return the same without what is of files: its code, as far as it was used."""
+    return _status_kib(pid, "RssAnon:") + _status_kib(pid, "RssShmem:")
+
+
+def _status_kib(pid: int, name: str) -> int:
     for line in Path("/proc", str(pid), "status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1])
     raise LookupError(pid)
 
