@@ -8,6 +8,7 @@ from tests.bench.parts import (
     applications,
     belonging,
     connect,
+    datagrams,
     lives,
     memory,
     path,
@@ -26,6 +27,7 @@ PARTS: Final = {
         memory,
         start,
         applications,
+        datagrams,
         belonging,
         lives,
     )
