@@ -165,8 +165,6 @@ class Agent:
     async def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the route table. Connections that were made stay as they are.
 
-        The table is compiled in another thread, until which ``routes`` must not change.
-
         Cancelled, it has replaced it or not; the counts are those of the table in force.
 
         Raises:
@@ -184,7 +182,9 @@ class Agent:
         async with self._routes_lock:  # the last to be sent is the one in force
             await self._routes_settled.wait()  # whoever sent the one before may not have waited
             places = await self._places(routes)
-            table = await trio.to_thread.run_sync(compile_routes, routes, places, self._table)
+            table = await trio.to_thread.run_sync(
+                compile_routes, tuple(routes), places, self._table
+            )
             self._routes_settled = trio.Event()
             done = await self._request(
                 engine.encode_routes,

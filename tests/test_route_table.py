@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
@@ -31,6 +34,7 @@ from meshfd.model import (
     Verdict,
 )
 from meshfd.route_table import RouteTable, compile_routes
+from tests.support.processes import held_fds
 
 HERE = SocketAddress(ip_address("127.0.0.1"), 80)
 THERE = SocketAddress(ip_address("2001:db8::1"), 443)
@@ -208,6 +212,38 @@ def test_counts_stay_when_a_table_is_closed() -> None:
         count(table, 3)
     table.close()
     assert table.route_counts() == {route: 3}
+
+
+def test_no_fd_is_left_when_there_are_too_many() -> None:
+    """A table that cannot have its counters leaves nothing open."""
+    before = held_fds(os.getpid())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # room for one
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            compile_routes([Route(Destination(None), Pass())])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert held_fds(os.getpid()) == before
+
+
+def test_counts_are_read_while_the_table_is_closed() -> None:
+    """A thread that reads the counts then hears what they were."""
+    route = Route(Destination(None), Pass())
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(300):
+            table = compile_routes([route])
+            count(table, 3)
+            with ThreadPoolExecutor(1) as thread:
+                readings = thread.submit(lambda: [table.route_counts()[route] for _ in range(20)])  # noqa: B023
+                table.close()
+            assert set(readings.result()) == {3}
+    finally:
+        sys.setswitchinterval(interval_s)
 
 
 def test_a_unix_socket_with_a_long_name_is_refused() -> None:
