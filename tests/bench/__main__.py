@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench.environment import describe
 from tests.bench.errors import BenchError, MissingError
 from tests.bench.part import Result, Stage
 from tests.bench.parts import PARTS
@@ -59,12 +60,13 @@ def measure(arguments: argparse.Namespace) -> list[Result]:
     return results
 
 
-def write(results: list[Result], directory: Path) -> bool:
+def write(results: list[Result], directory: Path, *, is_quick: bool) -> bool:
     """Write the document, the tables and the plot; whether there was all that it takes."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(document(results), indent=1)
+    environment = describe(is_quick=is_quick)
+    text = json.dumps(document(results, environment), indent=1)
     (directory / "bench.json").write_text(f"{text}\n")
-    (directory / "bench.md").write_text(as_markdown(results))
+    (directory / "bench.md").write_text(as_markdown(results, environment))
     try:
         plot(results, directory)
     except MissingError as why:
@@ -87,7 +89,7 @@ def main() -> int:
         return 1
     is_complete = not any(result.missing for result in results)
     if arguments.output:
-        is_complete &= write(results, arguments.output)
+        is_complete &= write(results, arguments.output, is_quick=arguments.quick)
     return EXIT_MISSING if arguments.complete and not is_complete else 0
 
 

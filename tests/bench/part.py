@@ -1,13 +1,15 @@
 """What a part of the benchmark is, and how its rounds are run.
 
 Theory of operation: a part measures several subjects against each other. Each round measures every
-subject once; the order rotates from round to round, so that a slow stretch of the machine falls on
-all of them and none always goes first. What a subject needs and the machine lacks leaves that
-subject out, by name and with the reason; a subject that is there and fails ends the benchmark.
+subject; the order changes from round to round, so that a slow stretch of the machine falls on all
+of them and none always goes first, or after the same other. What a subject needs and the machine
+lacks leaves that subject out, by name and with the reason; a subject that is there and fails ends
+the benchmark.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -107,17 +109,18 @@ class Part:
         return Result(self, rounds, dict(stage.missing))
 
 
-def rotated(subjects: Sequence[T], number: int) -> list[T]:
-    """The subjects, another one first in each round."""
-    first = number % len(subjects)
-    return [*subjects[first:], *subjects[:first]]
+def shuffled(subjects: Sequence[T], *numbers: int) -> list[T]:
+    """The subjects in an order that follows from the numbers, of the round and what is in it."""
+    order = list(subjects)
+    random.Random(repr(numbers)).shuffle(order)
+    return order
 
 
 def each_in_turn(subjects: Mapping[str, Callable[[], Sample]]) -> Measure:
     """Measure one subject after the other."""
 
     def measure(number: int) -> Round:
-        samples = {name: subjects[name]() for name in rotated(list(subjects), number)}
+        samples = {name: subjects[name]() for name in shuffled(list(subjects), number)}
         return {name: samples[name] for name in subjects}
 
     return measure

@@ -1,10 +1,7 @@
 """The C programs of the benchmark: compiled, and run.
 
 Theory of operation: probe.c measures from inside whatever it is started under. It is asked for one
-measurement after another over its standard input. All subjects of a part run at once, and each is
-asked for the same in turn, so that what is compared lies within a fraction of a second; the others
-sleep meanwhile. What a measurement takes of the CPU is that of all processes that the subject
-consists of, but for what has ended meanwhile.
+measurement after another over its standard input.
 """
 
 from __future__ import annotations
@@ -15,15 +12,13 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.bench.errors import BenchError
-from tests.bench.metrics import Round, Sample
-from tests.bench.part import Measure, Stage, rotated
+from tests.bench.metrics import Sample
 from tests.support.processes import descendants_of
 
 SOURCES: Final = Path(__file__).parent / "c"
@@ -38,9 +33,7 @@ CFLAGS: Final = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-pthread")
 SERVER_ADDRESS: Final = "127.0.0.1"
 VIRTUAL_ADDRESS: Final = "127.66.0.1"  # nobody serves it, so a connection there proves the redirect
 PATIENCE_S: Final = 120.0
-READY: Final = "ready"  # a probe's answer says that all of its start is over
 _numbers = itertools.count()
-_CPU_CLOCK: Final = 2  # CPUCLOCK_SCHED, include/linux/posix-timers.h
 
 
 def build(directory: Path) -> None:
@@ -153,6 +146,17 @@ class Probe:
         sample: Sample = json.loads(line)
         return sample
 
+    def __enter__(self) -> Self:
+        """It runs already."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it; after a failure for sure."""
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
     def pids(self) -> list[int]:
         """The processes that it consists of."""
         return [self._running.pid, *descendants_of(self._running.pid), *self._others]
@@ -167,73 +171,3 @@ class Probe:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
         self._running.communicate()
-
-
-def cpu_ns(pids: Sequence[int]) -> int:
-    """What these processes have had of the CPU, ended threads included. Source: clock_getres(2)."""
-    return sum(time.clock_gettime_ns((~pid << 3) | _CPU_CLOCK) for pid in pids)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Asked of a probe: its words, and under which names the answer's figures go.
-
-    ``cpu_key`` with ``n``: that, too, by each of the n things that it does.
-    """
-
-    words: str
-    keys: Mapping[str, str]
-    cpu_key: str | None = None
-    n: int = 1
-
-    def ask(self, probe: Probe) -> Sample:
-        """Ask it."""
-        pids = probe.pids() if self.cpu_key else []
-        before = cpu_ns(pids)
-        answer = probe.ask(self.words)
-        sample = {key: answer[name] for name, key in self.keys.items()}
-        if self.cpu_key:
-            sample[self.cpu_key] = (cpu_ns(pids) - before) / self.n
-        return sample
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A probe to be: how it is started, and what it is asked.
-
-    ``first``: asked before, for the sake of what it does.
-    """
-
-    command: Sequence[str]
-    questions: Sequence[Question]
-    others: Sequence[int] = ()
-    first: Sequence[str] = ()
-
-
-def ask_all(subjects: Mapping[str, Subject]) -> Measure:
-    """Start all, ask each of them the same in turn, and end all; every round anew."""
-
-    def measure(number: int) -> Round:
-        samples: dict[str, dict[str, float]] = {name: {} for name in subjects}
-        with contextlib.ExitStack() as stack:
-            probes = {}
-            for name, subject in subjects.items():
-                probes[name] = probe = Probe(subject.command, subject.others)
-                stack.push(lambda kind, *_, probe=probe: probe.kill() if kind else probe.close())
-            for name, probe in probes.items():
-                for words in (READY, *subjects[name].first):
-                    probe.ask(words)
-            n_questions = max(len(subject.questions) for subject in subjects.values())
-            for index in range(n_questions):
-                for name in rotated(list(subjects), number + index):
-                    if index < len(subjects[name].questions):
-                        question = subjects[name].questions[index]
-                        samples[name].update(question.ask(probes[name]))
-        return samples
-
-    return measure
-
-
-def probe_command(stage: Stage, address: str, port: int) -> list[str]:
-    """The command line of a probe by itself."""
-    return [str(stage.directory / "probe"), address, str(port)]

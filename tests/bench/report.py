@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -48,9 +46,14 @@ def as_text(result: Result) -> str:
     return "\n".join([*lines, NOTE.format(n=len(result.rounds)), ""])
 
 
-def as_markdown(results: Sequence[Result]) -> str:
+def as_markdown(results: Sequence[Result], environment: Mapping[str, Any]) -> str:
     """The same as a page."""
-    lines = [f"# {_machine()}", ""]
+    where = (
+        "Linux {kernel}, {machine}, {cpus} CPUs ({cpu}), meshfd {meshfd}, Python {python}, {date}"
+    )
+    lines = [f"# {where.format_map(environment)}", ""]
+    if environment["is_quick"]:
+        lines += ["A quick run: its figures say nothing.", ""]
     for result in results:
         lines += [f"## {result.part.title} (`{result.part.name}`)"]
         for heading, *rows in tables(result):
@@ -61,16 +64,10 @@ def as_markdown(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _machine() -> str:
-    return f"Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} CPUs"
-
-
-def document(results: Sequence[Result]) -> dict[str, Any]:
+def document(results: Sequence[Result], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, for a machine: where it ran, every sample, and what the tables say."""
     return {
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
+        **environment,
         "parts": {result.part.name: _document_of(result) for result in results},
     }
 

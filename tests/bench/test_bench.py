@@ -14,16 +14,19 @@ from typing import Any
 
 import pytest
 
-from tests.bench.errors import MissingError
+from tests.bench.environment import describe
+from tests.bench.errors import BenchError, MissingError
 from tests.bench.metrics import Metric, Pair, Summary
 from tests.bench.part import Part, Result, Stage, each_in_turn, together
 from tests.bench.parts import PARTS
-from tests.bench.programs import build
+from tests.bench.programs import SOURCES, Probe, build, run
+from tests.bench.questions import WARM_UP, Question, Subject, ask_all, cpu_ns
 from tests.bench.report import as_markdown, as_text
-from tests.support.processes import Processes, descendants_of
+from tests.support.processes import Processes, descendants_of, switches
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+MAY_BE_NOTHING = {"idle_wakeups", "idle_cpu_ns", "each_socket"}
 TIME = Metric("t", "time", "us")
 RATE = Metric("r", "rate", "1/s", is_rate=True)
 
@@ -58,7 +61,7 @@ def test_every_part_is_measured(name: str, tmp_path: Path) -> None:
     for metric in part.metrics:
         values = found["metrics"][metric.key]["values"].values()
         assert values, metric.key
-        assert all(value["median"] >= 0 for value in values)
+        assert all(value["median"] > 0 for value in values) or metric.key in MAY_BE_NOTHING
         assert metric.label in done.stdout
     quick_only = {"scale", "memory"}  # a quick run leaves out their largest subjects
     assert found["missing"] or name in quick_only or not lacking(part, found)
@@ -198,11 +201,16 @@ def result_of(tmp_path: Path, part: Part) -> Result:
     return part.run(Stage(tmp_path, is_quick=False), None)
 
 
-def test_the_first_is_another_in_each_round(tmp_path: Path) -> None:
-    """Every round measures everybody once, in an order that rotates; then the part is closed."""
-    part, measured = part_of("a", "b", "c")
+def test_everybody_is_measured_in_another_order(tmp_path: Path) -> None:
+    """Every round measures everybody once, in an order that changes; then the part is closed."""
+    names = "abcdefgh"
+    part, measured = part_of(*names)
     result_of(tmp_path, part)
-    assert measured == [*"abc", *"bca", *"cab", "closed"]
+    assert measured.pop() == "closed"
+    rounds = ["".join(measured[i : i + len(names)]) for i in range(0, len(measured), len(names))]
+    assert len(rounds) == 3
+    assert all(sorted(order) == sorted(names) for order in rounds)
+    assert len({*rounds}) == 3
 
 
 def test_results_name_who_is_missing(tmp_path: Path) -> None:
@@ -217,7 +225,7 @@ def test_results_name_who_is_missing(tmp_path: Path) -> None:
     assert "left out: absent: it is not here" in text
     assert "b / a" in text
     assert "b / absent" not in text
-    assert "| b / a | 2.00 [2.00 2.00] |" in as_markdown([result])
+    assert "| b / a | 2.00 [2.00 2.00] |" in as_markdown([result], describe(is_quick=True))
 
 
 def test_nothing_has_no_ratio(tmp_path: Path) -> None:
@@ -233,3 +241,111 @@ def test_measures_follow_one_another() -> None:
     """Several measures make one round."""
     both = together(lambda n: {"a": {"t": n}}, lambda n: {"b": {"t": n + 1}})
     assert both(4) == {"a": {"t": 4}, "b": {"t": 5}}
+
+
+ANSWERS = """
+import json, sys, time
+spin_s = float(sys.argv[1])
+for number, line in enumerate(sys.stdin):
+    end_s = time.process_time() + (spin_s if line.startswith("spin") else 0)
+    while time.process_time() < end_s:
+        pass
+    print(json.dumps({"n": number}), flush=True)
+"""
+
+
+def answering(spin_s: float = 0) -> list[str]:
+    """Return a command that answers like a probe, by counting what it has been asked."""
+    return [sys.executable, "-c", ANSWERS, str(spin_s)]
+
+
+def test_cpu_is_that_of_all_processes_of_a_subject(processes: Processes) -> None:
+    """What is asked for spends 0.2 s in a child of the subject's, and it is told for each of 4."""
+    command = ["sh", "-c", '"$@"; true', "sh", *answering(0.2)]
+    with Probe(command) as probe:
+        probe.ask("ready")
+        spent = Question("spin", {"n": "n"}, n_with_cpu=4).ask(probe)
+        idle = Question("rest", {"n": "n"}, n_with_cpu=4).ask(probe)
+    assert spent["cpu_ns"] >= 0.2e9 / 4
+    assert idle["cpu_ns"] < spent["cpu_ns"] / 2
+    assert (spent["n"], idle["n"]) == (1, 2)
+
+
+def test_cpu_of_what_has_ended_is_not_told(processes: Processes) -> None:
+    """A process that is gone makes no figure."""
+    ended = processes.start(["true"])
+    ended.wait()
+    with pytest.raises(BenchError, match="has ended"):
+        cpu_ns([os.getpid(), ended.pid])
+
+
+def test_questions_are_asked_in_turn(tmp_path: Path) -> None:
+    """Each subject is asked each question as often as it says; the median of that counts."""
+    many, one = Question("a", {"n": "many"}, times=3), Question("b", {"n": "one"})
+    subjects = {
+        "both": Subject(answering(), (many, one), first=("before",)),
+        "many": Subject(answering(), (many,)),
+    }
+    measured = ask_all(subjects)(0)
+    assert measured == {"both": {"many": 3, "one": 5}, "many": {"many": 2}}  # after "ready"
+
+
+def test_a_thread_that_ticks_is_seen(processes: Processes) -> None:
+    """What is called a wake-up of an idle process is that of any of its threads."""
+    ticking = """
+import threading
+from time import sleep
+def tick():
+    for n in range(10**6):
+        sleep(0.001)
+        if n == 20: print("ticked", flush=True)
+threading.Thread(target=tick, daemon=True).start()
+print("begun", flush=True)
+input()
+"""
+    running = processes.start([sys.executable, "-c", ticking])
+    assert running.line() == "begun"
+    before = switches([running.pid])
+    assert running.line() == "ticked"
+    assert switches([running.pid]).total() - before.total() >= 20
+
+
+QUANTILES = """
+#include <stdlib.h>
+#include "probe.h"
+void fail(const char *what) { (void)what; exit(1); }
+int main(void)
+{
+    struct times times = make_times(1000);
+    for (size_t i = 0; i < 1000; i++)
+        times.ns[i] = 1000 - i;
+    say_times(times);
+    say_rate(500, 250000000);
+    return 0;
+}
+"""
+
+
+def test_times_and_rates_are_said_right(tmp_path: Path) -> None:
+    """Of 1 to 1000 the middle is 500 and 990 are no larger than 990; 500 in 0.25 s are 2000/s."""
+    (tmp_path / "quantiles.c").write_text(QUANTILES)
+    sources = [tmp_path / "quantiles.c", SOURCES / "times.c"]
+    run(["cc", f"-I{SOURCES}", "-o", str(tmp_path / "quantiles"), *map(str, sources)])
+    times, rate = run([str(tmp_path / "quantiles")]).splitlines()
+    assert json.loads(times) == {"p50_ns": 500, "p99_ns": 990}
+    assert json.loads(rate) == {"per_s": 2000}
+
+
+def test_warm_up_is_the_same_on_both_sides() -> None:
+    """What the CPU is divided by has in it what the probe does before it measures."""
+    header = (SOURCES / "probe.h").read_text()
+    assert f"#define WARM_UP {WARM_UP} " in header
+
+
+def test_document_says_what_it_is_of() -> None:
+    """A quick run is told from a full one, and versions are in it."""
+    said = describe(is_quick=True)
+    assert said["is_quick"]
+    assert said["meshfd"]
+    assert "A quick run" in as_markdown([], said)
+    assert "A quick run" not in as_markdown([], said | {"is_quick": False})

@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 from tests.support.command import KINDS, VIRTUAL, VIRTUAL_PORT, Meshfd, address_of
-from tests.support.processes import Processes, agents_of
+from tests.support.processes import Processes, agents_of, switches
 from tests.support.servers import Greeter, free_port
 from tests.support.services import REDIRECT, Service, Services
 from tests.support.waiting import wait_until
@@ -50,18 +50,6 @@ IDLER: Final = "import signal; print('here', flush=True); signal.pause()"
 @pytest.fixture(autouse=True)
 def _about_meshfd(meshfd: Meshfd) -> None:
     meshfd.need()
-
-
-def switches(pids: Sequence[int]) -> dict[str, int]:
-    """Return how often each thread of these processes has gone to sleep or was put to sleep."""
-    counts = {}
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            lines = (task / "status").read_text().splitlines()
-            counts[task.name] = sum(
-                int(line.split()[1]) for line in lines if "ctxt_switches" in line
-            )
-    return counts
 
 
 def stays_asleep(pids: Sequence[int]) -> bool:

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,20 @@ def _status_kib(pid: int, name: str) -> int:
         if line.startswith(name):
             return int(line.split()[1])
     raise LookupError(pid)
+
+
+def switches(pids: Iterable[int]) -> Counter[str]:
+    """Return how often each thread of these processes has gone to sleep or was put to sleep.
+
+    Source: proc(5), /proc/PID/task/TID/status.
+    """
+    counts: Counter[str] = Counter()
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for line in (task / "status").read_text().splitlines():
+                if "ctxt_switches" in line:
+                    counts[task.name] += int(line.split()[1])
+    return counts
 
 
 def _end(pids: Iterable[int]) -> None:

@@ -5,6 +5,7 @@
  *
  *   ready                                that it runs, and whoever it runs under
  *   socket N | connect N | refused N     times of socket(), and of socket() with connect()
+ *   first-byte N                         the same until the server has answered a byte
  *   rate N THREADS                       connects a second, closing included
  *   calls NAME N                         calls a second; calls.c has the names
  *   sendto N | getpeername N             times of calls that some services have intercepted
@@ -59,6 +60,7 @@ static const struct command {
     {"socket", measure_socket},
     {"connect", measure_connect},
     {"refused", measure_refused},
+    {"first-byte", measure_first_byte},
     {"sendto", measure_sendto},
     {"getpeername", measure_getpeername},
     {"round-trip", measure_round_trip},

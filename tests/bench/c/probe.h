@@ -22,6 +22,7 @@ int open_connection(void);
 void reset_connection(int fd); /* no TIME_WAIT: no run can exhaust the ephemeral ports */
 void measure_socket(size_t n);
 void measure_connect(size_t n);
+void measure_first_byte(size_t n);
 void measure_refused(size_t n);
 void measure_rate(size_t n, size_t n_threads);
 

@@ -16,7 +16,7 @@ from tests.bench.loads.pgbench import PGBENCH
 from tests.bench.loads.redis_benchmark import REDIS
 from tests.bench.loads.wrk import WRK
 from tests.bench.metrics import Metric, Pair, Round
-from tests.bench.part import Measure, Part, Stage, rotated
+from tests.bench.part import Measure, Part, Stage, shuffled
 from tests.bench.parts.path import DIRECT
 from tests.bench.peers.nat import open_ways
 from tests.bench.peers.place import HERE
@@ -44,7 +44,7 @@ def _open(stage: Stage) -> Iterator[Measure]:
             name: {} for name in (DIRECT, MESHFD, *SIDECARS) if name not in stage.missing
         }
         for index, (ask, ways) in enumerate(asked):
-            for name in rotated(list(ways), number + index):
+            for name in shuffled(list(ways), number, index):
                 samples[name].update(ask(stage, ways[name]))
         return samples
 
@@ -57,5 +57,5 @@ def _open(stage: Stage) -> Iterator[Measure]:
 
 
 PART: Final = Part(
-    "applications", "Real servers and clients", METRICS, PAIRS, 3, _open, ("wrk_per_s",)
+    "applications", "Real servers and clients", METRICS, PAIRS, 5, _open, ("wrk_per_s",)
 )

@@ -20,7 +20,8 @@ import pytest
 from tests.bench.errors import MissingError
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
-from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, Question, Subject, ask_all, serve
+from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, serve
+from tests.bench.questions import Question, Subject, ask_all
 from tests.bench.ways import MESHFD, Way, floor, redirected
 from tests.support.cgroups import Place, new_place
 

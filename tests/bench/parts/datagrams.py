@@ -8,14 +8,8 @@ from typing import Final
 
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
-from tests.bench.programs import (
-    SERVER_ADDRESS,
-    VIRTUAL_ADDRESS,
-    Question,
-    Subject,
-    ask_all,
-    serve,
-)
+from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, serve
+from tests.bench.questions import Question, Subject, ask_all
 from tests.bench.ways import BARE, bare, floor, redirected
 
 LOOP: Final = "CONTINUE loop, told"

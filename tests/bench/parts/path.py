@@ -15,7 +15,8 @@ from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
 from tests.bench.peers.nat import open_ways, probed
 from tests.bench.peers.sidecar import SIDECARS
-from tests.bench.programs import Question, Subject, ask_all, serve
+from tests.bench.programs import serve
+from tests.bench.questions import Question, Subject, ask_all
 from tests.bench.ways import MESHFD, bare, redirected, redirected_to_unix
 
 DIRECT: Final = "direct"
@@ -25,7 +26,7 @@ METRICS: Final = (
     Metric("p50_ns", "round trip of 64 B, p50", "us", 1e3),
     Metric("p99_ns", "p99", "us", 1e3),
     Metric("mib_per_s", "one stream", "MiB/s", is_rate=True),
-    Metric("cpu_ns_per_mib", "CPU", "us/MiB", 1e3),
+    Metric("cpu_ns", "CPU", "us/MiB", 1e3),
 )
 PAIRS: Final = tuple(Pair(way, DIRECT) for way in (MESHFD, UNIX, *SIDECARS))
 
@@ -35,7 +36,7 @@ def _open(stage: Stage) -> Iterator[Measure]:
     n, mib = stage.effort(3_000, 50), stage.effort(256, 4)
     questions = (
         Question(f"round-trip {n}", {"p50_ns": "p50_ns", "p99_ns": "p99_ns"}),
-        Question(f"stream {mib}", {"per_s": "mib_per_s"}, "cpu_ns_per_mib", mib),
+        Question(f"stream {mib}", {"per_s": "mib_per_s"}, n_with_cpu=mib),
     )
     with (
         serve(stage.directory) as server,

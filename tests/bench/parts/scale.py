@@ -12,24 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn, together
-from tests.bench.programs import (
-    READY,
-    SERVER_ADDRESS,
-    VIRTUAL_ADDRESS,
-    Probe,
-    Question,
-    Subject,
-    ask_all,
-    cpu_ns,
-    serve,
-)
+from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, Probe, serve
+from tests.bench.questions import READY, Question, Subject, ask_all, cpu_ns
 from tests.bench.services import run_services
 from tests.bench.ways import BARE, MESHFD, Way, bare, redirected
+from tests.support.processes import switches
 
 FDS: Final = (1_000, 10_000, 19_000)
 ROUTES: Final = (10, 1_000, 100_000)
@@ -92,24 +83,13 @@ def _measure_replaced(stage: Stage, port: int, n_routes: int, question: Question
     """Connect until the table has been replaced often enough."""
     report = stage.directory / "replaced"
     report.write_text("")
-    probe = Probe(_way(port, n_routes, str(report)).probe(stage))
-    probe.ask(READY)
-    answers = [question.ask(probe)]
-    while report.read_text().count("\n") < stage.effort(REPLACED, 1):
-        answers.append(question.ask(probe))
-    probe.close()
+    with Probe(_way(port, n_routes, str(report)).probe(stage)) as probe:
+        probe.ask(READY)
+        answers = [question.ask(probe)]
+        while report.read_text().count("\n") < stage.effort(REPLACED, 1):
+            answers.append(question.ask(probe))
     sample = {key: statistics.median(one[key] for one in answers) for key in answers[0]}
     return {**sample, "replace_ns": statistics.median(map(int, report.read_text().split()))}
-
-
-def _wakeups(pids: list[int]) -> int:
-    """How often these processes have been put on a CPU. Source: proc(5), /proc/PID/status."""
-    return sum(
-        int(line.split()[1])
-        for pid in pids
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if "voluntary_ctxt_switches" in line
-    )
 
 
 def _measure_services(stage: Stage, port: int, n_services: int, question: Question) -> Sample:
@@ -117,11 +97,11 @@ def _measure_services(stage: Stage, port: int, n_services: int, question: Questi
     with run_services(stage, n_services, port) as running:
         pids = [running.supervisor, *running.agents]
         time.sleep(stage.effort(1, 0) * SETTLED_S)
-        wakeups, cpu, begin = _wakeups(pids), cpu_ns(pids), time.monotonic()
+        wakeups, cpu, begin = switches(pids), cpu_ns(pids), time.monotonic()
         time.sleep(stage.effort(1, 0) * WATCHED_S)  # what is watched is that nothing happens
         watched_s = time.monotonic() - begin
         sample = {
-            "idle_wakeups": (_wakeups(pids) - wakeups) / watched_s,
+            "idle_wakeups": (switches(pids).total() - wakeups.total()) / watched_s,
             "idle_cpu_ns": (cpu_ns(pids) - cpu) / watched_s,
         }
         running.probes[0].tell(question.words)
@@ -140,7 +120,9 @@ def _open(stage: Stage) -> Iterator[Measure]:
     with serve(stage.directory) as server:
         port = server.port
         question = Question(
-            f"connect {stage.effort(1_000, 50)}", {"p50_ns": "p50_ns", "p99_ns": "p99_ns"}
+            f"connect {stage.effort(250, 50)}",
+            {"p50_ns": "p50_ns", "p99_ns": "p99_ns"},
+            times=stage.effort(4, 1),
         )
         scan = Question("scan", {"scan_ns": "scan_ns"})
         direct, redirect = bare(port).probe(stage), redirected(port).probe(stage)

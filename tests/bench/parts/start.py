@@ -28,6 +28,7 @@ PAUSE_S: Final = 0.0005
 ECHO: Final = b"e"  # server.c
 PYTHON: Final = "python -c pass"
 EXEC: Final = "meshfd exec true"
+EXEC_ROUTE: Final = "meshfd exec true, a route"
 PROXYCHAINS: Final = "proxychains4 true"
 SERVER: Final = "server"
 RUN: Final = "meshfd run, server"
@@ -38,6 +39,7 @@ METRICS: Final = (
 )
 PAIRS: Final = (
     Pair(EXEC, PYTHON),
+    Pair(EXEC_ROUTE, PYTHON),
     Pair(EXEC, PROXYCHAINS),
     Pair(PROXYCHAINS, "true"),
     Pair(RUN, SERVER),
@@ -107,6 +109,7 @@ def _open(stage: Stage) -> Iterator[Measure]:
     with stage.optional(PROXYCHAINS):
         commands[PROXYCHAINS] = _proxychains()
     commands[EXEC] = meshfd("exec", "--", "true")
+    commands[EXEC_ROUTE] = meshfd("exec", "--route", "127.66.0.1:1=127.0.0.1:1", "--", "true")
     subjects: dict[str, Callable[[], Sample]] = {
         name: partial(_measure_start, command) for name, command in commands.items()
     }

@@ -12,7 +12,8 @@ from typing import Final
 
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
-from tests.bench.programs import Question, Subject, ask_all, serve
+from tests.bench.programs import serve
+from tests.bench.questions import Question, Subject, ask_all
 from tests.bench.ways import BARE, MESHFD, bare, floor, redirected
 
 CALLS: Final = {  # probe.c's names, and how many of them are asked for
