@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -49,7 +50,8 @@ def _cpu() -> str | None:
 
 def _version(name: str, *words: str) -> str | None:
     """The first line that it says; None: it is not here."""
-    found = find_tool(name)
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else find_tool(name)
     if found is None:
         return None
     done = subprocess.run(

@@ -48,10 +48,8 @@ def as_text(result: Result) -> str:
 
 def as_markdown(results: Sequence[Result], environment: Mapping[str, Any]) -> str:
     """The same as a page."""
-    where = (
-        "Linux {kernel}, {machine}, {cpus} CPUs ({cpu}), meshfd {meshfd}, Python {python}, {date}"
-    )
-    lines = [f"# {where.format_map(environment)}", ""]
+    where = "Linux {kernel}, {machine}, {cpus} CPUs ({cpu}), Python {python}, {date}"
+    lines = [f"# meshfd {environment['meshfd']} measured", "", where.format_map(environment), ""]
     if environment["is_quick"]:
         lines += ["A quick run: its figures say nothing.", ""]
     for result in results:

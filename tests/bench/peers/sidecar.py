@@ -29,10 +29,12 @@ ENVOY: Final = "Envoy sidecar"
 HAPROXY_ADDRESS: Final = "127.66.1.3"
 ENVOY_ADDRESS: Final = "127.66.1.4"
 
+CONNECTIONS_MAX: Final = 8_192  # more than are ever made at once
+
 HAPROXY_CONFIGURATION: Final = """\
 global
   nbthread 1
-  maxconn 4096
+  maxconn {connections}
 defaults
   mode tcp
   timeout connect 10s
@@ -58,7 +60,9 @@ def haproxy(stage: Stage, place: Place, port: int) -> Iterator[Way]:
     program = tool("haproxy", "haproxy")
     own_port = place.free_port()
     configuration = stage.directory / f"haproxy-{own_port}.cfg"
-    text = HAPROXY_CONFIGURATION.format(address=SERVER_ADDRESS, port=own_port, to_port=port)
+    text = HAPROXY_CONFIGURATION.format(
+        address=SERVER_ADDRESS, port=own_port, to_port=port, connections=CONNECTIONS_MAX
+    )
     configuration.write_text(text)
     command = [program, "-db", "-q", "-f", str(configuration)]
     with _running(place, command, configuration, own_port) as pid:
@@ -93,10 +97,12 @@ def _envoy_configuration(port: int, to_port: int) -> Mapping[str, Any]:
     filters = [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]
     listener = {"address": at(port), "filter_chains": [{"filters": filters}]}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": at(to_port)}}]}]
+    limits = {"max_connections": CONNECTIONS_MAX, "max_pending_requests": CONNECTIONS_MAX}
     cluster = {
         "name": "one",
         "type": "STATIC",
         "connect_timeout": "10s",
+        "circuit_breakers": {"thresholds": [limits]},
         "load_assignment": {"cluster_name": "one", "endpoints": endpoints},
     }
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
