@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.bench.answers import read_answer
 from tests.bench.errors import BenchError
 from tests.bench.metrics import Round, Sample
 from tests.bench.part import Measure, Stage, rotated
@@ -136,22 +136,19 @@ class Probe:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
-    def ask(self, words: str) -> Sample:
+    def ask(self, words: str, timeout_s: float = PATIENCE_S) -> Sample:
         """Measure.
 
         Raises:
-            BenchError: it failed.
+            BenchError: it failed, or took too long.
 
         """
         assert self._running.stdin is not None
         assert self._running.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._running.stdin.write(f"{words}\n")
-        line = self._running.stdout.readline()
-        if not line:
-            raise BenchError(f"{' '.join(self._command)}: {words}: it ended")
-        sample: Sample = json.loads(line)
-        return sample
+        asked = f"{' '.join(self._command)}: {words}"
+        return read_answer(self._running.stdout, asked, timeout_s)
 
     def pids(self) -> list[int]:
         """The processes that it consists of."""

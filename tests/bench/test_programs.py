@@ -1,0 +1,81 @@
+"""A probe that does not answer ends the benchmark, and nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bench.errors import BenchError
+from tests.bench.part import Stage
+from tests.bench.programs import Probe, build, serve
+from tests.bench.services import ServiceProbe, run_services
+from tests.support.command import Meshfd
+from tests.support.need import require_tool
+from tests.support.processes import children_of, descendants_of
+
+SOON_S = 0.2  # of a wait for what never comes
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Return where the programs are."""
+    require_tool("cc")
+    directory = tmp_path_factory.mktemp("stage")
+    build(directory)
+    return Stage(directory, is_quick=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["sleep", "1000"], "no answer within 0 s"), (["true"], "it ended")],
+)
+def test_probe_that_does_not_answer(command: list[str], said: str) -> None:
+    """The error has the command, what was asked, and whether it ended."""
+    probe = Probe(command)
+    try:
+        with pytest.raises(BenchError, match=f"^{' '.join(command)}: ready: {said}$"):
+            probe.ask("ready", SOON_S)
+    finally:
+        probe.kill()
+
+
+@contextlib.contextmanager
+def service_probe(directory: Path) -> Iterator[tuple[ServiceProbe, Path]]:
+    """Open a probe's FIFOs, without the probe; where it would write."""
+    with contextlib.ExitStack() as stack:
+        yield ServiceProbe(directory, 0, stack), directory / "s0.out"
+
+
+def test_service_that_does_not_answer(tmp_path: Path) -> None:
+    """The error has the service's name, and what it was told, before it runs and when it hangs."""
+    with service_probe(tmp_path) as (probe, path):
+        probe.tell("connect 1")
+        said = "^service s0: connect 1: no answer within 0 s$"
+        with pytest.raises(BenchError, match=said):
+            probe.answer(SOON_S)
+        with path.open("w"), pytest.raises(BenchError, match=said):
+            probe.answer(SOON_S)
+
+
+def test_service_that_ends(meshfd: Meshfd, stage: Stage) -> None:
+    """Who waits for a service's answer hears that its process has ended."""
+    meshfd.need()
+    before = descendants_of(os.getpid())
+    with serve(stage.directory) as server, run_services(stage, 2, server.port) as services:
+        below = [pid for agent in services.agents for pid in children_of(agent)]
+        (pid,) = (pid for pid in below if has_out(pid, "s1"))
+        os.kill(pid, signal.SIGKILL)
+        services.probes[1].tell("ready")
+        with pytest.raises(BenchError, match=r"^service s1: ready: it ended$"):
+            services.probes[1].answer()
+    assert descendants_of(os.getpid()) == before
+
+
+def has_out(pid: int, name: str) -> bool:
+    """Whether a process writes where this service's probe does."""
+    return Path(f"/proc/{pid}/fd/1").readlink().name == f"{name}.out"
