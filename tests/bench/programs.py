@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.bench.answers import read_answer
 from tests.bench.errors import BenchError
@@ -136,6 +136,17 @@ class Probe:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
+    def __enter__(self) -> Self:
+        """It ends with the block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it, for sure where the block failed."""
+        if kind:
+            self.kill()
+        else:
+            self.close()
+
     def ask(self, words: str, timeout_s: float = PATIENCE_S) -> Sample:
         """Measure.
 
@@ -155,8 +166,17 @@ class Probe:
         return [self._running.pid, *descendants_of(self._running.pid), *self._others]
 
     def close(self) -> None:
-        """End it."""
-        self._running.communicate(timeout=PATIENCE_S)
+        """End it.
+
+        Raises:
+            BenchError: it does not by itself.
+
+        """
+        try:
+            self._running.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise BenchError(f"{' '.join(self._command)}: it does not end") from error
 
     def kill(self) -> None:
         """End it for sure."""
@@ -215,8 +235,7 @@ def ask_all(subjects: Mapping[str, Subject]) -> Measure:
         with contextlib.ExitStack() as stack:
             probes = {}
             for name, subject in subjects.items():
-                probes[name] = probe = Probe(subject.command, subject.others)
-                stack.push(lambda kind, *_, probe=probe: probe.kill() if kind else probe.close())
+                probes[name] = stack.enter_context(Probe(subject.command, subject.others))
             for name, probe in probes.items():
                 for words in (READY, *subjects[name].first):
                     probe.ask(words)

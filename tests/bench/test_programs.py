@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.bench.errors import BenchError
+from tests.bench.metrics import Sample
 from tests.bench.part import Stage
-from tests.bench.programs import Probe, build, serve
+from tests.bench.parts import memory, scale
+from tests.bench.programs import Probe, Question, build, serve
 from tests.bench.services import ServiceProbe, run_services
+from tests.bench.ways import redirected
 from tests.support.command import Meshfd
 from tests.support.need import require_tool
-from tests.support.processes import children_of, descendants_of
+from tests.support.processes import Processes, children_of, descendants_of, held_fds
+from tests.support.servers import free_port
+from tests.support.waiting import wait_until
 
 SOON_S = 0.2  # of a wait for what never comes
+QUESTION = Question("connect 1", {"p50_ns": "p50_ns"})
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +42,32 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 )
 def test_probe_that_does_not_answer(command: list[str], said: str) -> None:
     """The error has the command, what was asked, and whether it ended."""
-    probe = Probe(command)
-    try:
-        with pytest.raises(BenchError, match=f"^{' '.join(command)}: ready: {said}$"):
-            probe.ask("ready", SOON_S)
-    finally:
-        probe.kill()
+    before = descendants_of(os.getpid())
+    with (
+        pytest.raises(BenchError, match=f"^{' '.join(command)}: ready: {said}$"),
+        Probe(command) as probe,
+    ):
+        probe.ask("ready", SOON_S)
+    assert descendants_of(os.getpid()) == before
+
+
+MEASURES: dict[str, Callable[[Stage, int], Sample]] = {
+    "replaced": lambda stage, port: scale._measure_replaced(stage, port, 10, QUESTION),
+    "sockets": lambda stage, port: memory._measure_sockets(stage, redirected(port), 1),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measurement_that_fails(
+    name: str, meshfd: Meshfd, stage: Stage, processes: Processes
+) -> None:
+    """A part that fails in the middle, since the server is gone, leaves nothing that runs."""
+    meshfd.need()
+    before = held_fds(os.getpid())
+    with pytest.raises(BenchError, match=r"connect 1: it ended$"):
+        MEASURES[name](stage, free_port())
+    assert held_fds(os.getpid()) == before
+    wait_until(lambda: not processes.running(), "the end of all that was killed")
 
 
 @contextlib.contextmanager

@@ -59,16 +59,15 @@ def _agent_of(probe: Probe) -> int:
 
 
 def _measure_sockets(stage: Stage, way: Way, n: int) -> Sample:
-    probe = Probe(way.probe(stage))
-    probe.ask("connect 1")
-    agent = _agent_of(probe)
-    before = resident_kib(agent) * KIB
-    sample = {"agent": float(before)}
-    if n > 0:
-        probe.ask(f"sockets {n}")
-        sample["agent"] = float(resident_kib(agent) * KIB)
-        sample["each_socket"] = (sample["agent"] - before) / n
-    probe.close()
+    with Probe(way.probe(stage)) as probe:
+        probe.ask("connect 1")
+        agent = _agent_of(probe)
+        before = resident_kib(agent) * KIB
+        sample = {"agent": float(before)}
+        if n > 0:
+            probe.ask(f"sockets {n}")
+            sample["agent"] = float(resident_kib(agent) * KIB)
+            sample["each_socket"] = (sample["agent"] - before) / n
     return sample
 
 

@@ -92,12 +92,11 @@ def _measure_replaced(stage: Stage, port: int, n_routes: int, question: Question
     """Connect until the table has been replaced often enough."""
     report = stage.directory / "replaced"
     report.write_text("")
-    probe = Probe(_way(port, n_routes, str(report)).probe(stage))
-    probe.ask(READY)
-    answers = [question.ask(probe)]
-    while report.read_text().count("\n") < stage.effort(REPLACED, 1):
-        answers.append(question.ask(probe))
-    probe.close()
+    with Probe(_way(port, n_routes, str(report)).probe(stage)) as probe:
+        probe.ask(READY)
+        answers = [question.ask(probe)]
+        while report.read_text().count("\n") < stage.effort(REPLACED, 1):
+            answers.append(question.ask(probe))
     sample = {key: statistics.median(one[key] for one in answers) for key in answers[0]}
     return {**sample, "replace_ns": statistics.median(map(int, report.read_text().split()))}
 
