@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from tests.bench.answers import read_answer
 from tests.bench.errors import BenchError
 from tests.bench.metrics import Sample
 from tests.support.processes import descendants_of
@@ -129,41 +129,47 @@ class Probe:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
-    def ask(self, words: str) -> Sample:
+    def __enter__(self) -> Self:
+        """It ends with the block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it, for sure where the block failed."""
+        if kind:
+            self.kill()
+        else:
+            self.close()
+
+    def ask(self, words: str, timeout_s: float = PATIENCE_S) -> Sample:
         """Measure.
 
         Raises:
-            BenchError: it failed.
+            BenchError: it failed, or took too long.
 
         """
         assert self._running.stdin is not None
         assert self._running.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._running.stdin.write(f"{words}\n")
-        line = self._running.stdout.readline()
-        if not line:
-            raise BenchError(f"{' '.join(self._command)}: {words}: it ended")
-        sample: Sample = json.loads(line)
-        return sample
-
-    def __enter__(self) -> Self:
-        """It runs already."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End it; after a failure for sure."""
-        if kind is None:
-            self.close()
-        else:
-            self.kill()
+        asked = f"{' '.join(self._command)}: {words}"
+        return read_answer(self._running.stdout, asked, timeout_s)
 
     def pids(self) -> list[int]:
         """The processes that it consists of."""
         return [self._running.pid, *descendants_of(self._running.pid), *self._others]
 
     def close(self) -> None:
-        """End it."""
-        self._running.communicate(timeout=PATIENCE_S)
+        """End it.
+
+        Raises:
+            BenchError: it does not by itself.
+
+        """
+        try:
+            self._running.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise BenchError(f"{' '.join(self._command)}: it does not end") from error
 
     def kill(self) -> None:
         """End it for sure."""

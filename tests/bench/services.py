@@ -1,8 +1,8 @@
 """Many services of one supervisor, a probe in each.
 
 Theory of operation: a service has no standard input of ours, so each probe reads its commands from
-one FIFO and answers into another. We have both open for reading and writing, so that nobody waits
-for anybody to open them.
+one FIFO and answers into another. We open both before it runs and nobody waits for anybody: the
+first for reading and writing, the second for reading alone, so that it ends with the probe.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Final
 
+from tests.bench.answers import read_answer
 from tests.bench.metrics import Sample
 from tests.bench.part import Stage
-from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS
+from tests.bench.programs import PATIENCE_S, SERVER_ADDRESS, VIRTUAL_ADDRESS
 from tests.bench.supervisor import supervise
 from tests.support.processes import agents_of
+
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK  # which is not to wait for somebody who writes
 
 
 class ServiceProbe:
@@ -29,13 +32,14 @@ class ServiceProbe:
     def __init__(self, directory: Path, index: int, stack: contextlib.ExitStack) -> None:
         """Make its FIFOs."""
         self.name = f"s{index}"
+        self._told = ""
         self._pipes = []
-        for end in ("in", "out"):
+        for end, mode, flags in (("in", "r+b", os.O_RDWR), ("out", "rb", _READ)):
             path = directory / f"{self.name}.{end}"
             os.mkfifo(path)
             stack.callback(path.unlink)
-            pipe: BinaryIO = stack.enter_context(
-                os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC), "r+b", buffering=0)
+            pipe: IO[bytes] = stack.enter_context(
+                os.fdopen(os.open(path, flags | os.O_CLOEXEC), mode, buffering=0)
             )
             self._pipes.append((path, pipe))
 
@@ -51,12 +55,17 @@ class ServiceProbe:
 
     def tell(self, words: str) -> None:
         """Have it measure something."""
+        self._told = words
         self._pipes[0][1].write(f"{words}\n".encode())
 
-    def answer(self) -> Sample:
-        """What it measured."""
-        sample: Sample = json.loads(self._pipes[1][1].readline())
-        return sample
+    def answer(self, timeout_s: float = PATIENCE_S) -> Sample:
+        """What it measured.
+
+        Raises:
+            BenchError: it has ended, or took too long.
+
+        """
+        return read_answer(self._pipes[1][1], f"service {self.name}: {self._told}", timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

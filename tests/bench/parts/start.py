@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,9 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from tests.bench.errors import BenchError, MissingError
+from tests.bench.errors import BenchError
 from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn
+from tests.bench.peers.need import tool
 from tests.bench.programs import PATIENCE_S, SERVER_ADDRESS, meshfd, run
 from tests.support.servers import free_port
 
@@ -58,12 +58,14 @@ def _wait_for_answer(port: int, running: subprocess.Popen[bytes]) -> None:
         try:
             with socket.create_connection((SERVER_ADDRESS, port), PATIENCE_S) as connection:
                 connection.sendall(ECHO + b"x")
-                connection.recv(1)
-                return
-        except ConnectionRefusedError as error:
-            if running.poll() is not None or time.monotonic() > end_s:
-                raise BenchError(f"no answer at port {port}") from error
-            time.sleep(PAUSE_S)
+                if connection.recv(1):
+                    return
+                why = "the connection was closed"
+        except (ConnectionError, TimeoutError) as error:
+            why = str(error)
+        if running.poll() is not None or time.monotonic() > end_s:
+            raise BenchError(f"{running.args!r}: no answer at port {port}: {why}")
+        time.sleep(PAUSE_S)
 
 
 def _measure_answer(stage: Stage, port: int, command: Sequence[str]) -> Sample:
@@ -94,20 +96,13 @@ def _supervised(stage: Stage, port: int, command: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "meshfd", "run", str(file)]
 
 
-def _proxychains() -> list[str]:
-    found = shutil.which("proxychains4")
-    if found is None:
-        raise MissingError("proxychains4 is not installed (Debian: proxychains4)")
-    return [found, "-q", "true"]
-
-
 @contextlib.contextmanager
 def _open(stage: Stage) -> Iterator[Measure]:
     port = free_port()
     server = [str(stage.directory / "server"), "-", str(port)]
     commands = {"true": ["true"], PYTHON: [sys.executable, "-c", "pass"]}
     with stage.optional(PROXYCHAINS):
-        commands[PROXYCHAINS] = _proxychains()
+        commands[PROXYCHAINS] = [tool("proxychains4", "proxychains4"), "-q", "true"]
     commands[EXEC] = meshfd("exec", "--", "true")
     commands[EXEC_ROUTE] = meshfd("exec", "--route", "127.66.0.1:1=127.0.0.1:1", "--", "true")
     subjects: dict[str, Callable[[], Sample]] = {
