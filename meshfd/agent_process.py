@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 AGENT_VARIABLE: Final = "MESHFD_AGENT"
 
 _SANITIZER_VARIABLES: Final = {"ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS"}
-# Python ignores these two for itself; a program expects the default (signal(7)).
 # An agent holds about a dozen by itself, and needs a few more for each call.
 LEAST_FDS: Final = 32
+# Python ignores these two for itself; a program expects the default (signal(7)).
 _PYTHONS_OWN: Final = {signal.SIGPIPE, signal.SIGXFSZ}
 _NEVER_IGNORED: Final = {signal.SIGKILL, signal.SIGSTOP}
+# For standard input and output, opened by the agent's process itself: it takes no fd of ours.
+_NULL_FILES: Final = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
 _BUSY: Final = (
     "another seccomp supervisor already notifies on this process (meshfd inside meshfd, or a "
     "container runtime with its own): the kernel allows one; start meshfd outside of it"
@@ -51,6 +53,7 @@ def start_agent(*, inherit: bool) -> tuple[int, int]:
 
     Raises:
         NotSupportedError: the executable is missing or cannot be run, or would have too few fds.
+        OSError: EMFILE or ENFILE; there is no fd for the channel.
 
     """
     n_fds = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; -1: no limit
@@ -61,8 +64,6 @@ def start_agent(*, inherit: bool) -> tuple[int, int]:
         )
     ours_fd, theirs_fd = open_channel()
     path = agent_path()
-    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    actions = [] if inherit else [(os.POSIX_SPAWN_DUP2, null_fd, fd) for fd in (0, 1)]
     environment = {
         name: value for name, value in os.environ.items() if name in _SANITIZER_VARIABLES
     }
@@ -72,7 +73,7 @@ def start_agent(*, inherit: bool) -> tuple[int, int]:
             path,
             ["meshfd-agent", "--inherit" if inherit else "--control", str(theirs_fd)],
             environment,
-            file_actions=actions,
+            file_actions=[] if inherit else _NULL_FILES,
             setsigdef=_PYTHONS_OWN if inherit else signal.valid_signals() - _NEVER_IGNORED,
         )
     except OSError as error:
@@ -82,7 +83,6 @@ def start_agent(*, inherit: bool) -> tuple[int, int]:
         ) from error
     finally:
         os.close(theirs_fd)
-        os.close(null_fd)
     return pid, ours_fd
 
 

@@ -8,15 +8,20 @@ Source: native/channel.c; unix(7), SCM_RIGHTS.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from meshfd.engine import FDS_MAX, PACKET_MAX, decode, ffi, lib
+from meshfd.engine import FDS_MAX, PACKET_MAX, WireError, decode, ffi, lib
 from meshfd.errors import AgentLostError
 
 TYPE_CHECKING = False  # see meshfd.records
 if TYPE_CHECKING:
+    from typing import Final
+
     from meshfd.engine import Done
     from meshfd.events import Event
+
+_CUT: Final = (-errno.EMSGSIZE, -errno.EMFILE)
 
 
 def open_channel() -> tuple[int, int]:
@@ -47,11 +52,14 @@ def receive_packet(channel_fd: int) -> tuple[Done | Event, tuple[int, ...]]:
 
     Raises:
         AgentLostError: the agent is gone.
+        WireError: it is not sound, or it or its fds could not be had in full.
 
     """
     packet = ffi.new("uint8_t[]", PACKET_MAX)
     fds, n_fds = ffi.new("int[]", FDS_MAX), ffi.new("size_t *")
     size = lib.mfd_engine_channel_receive(channel_fd, packet, PACKET_MAX, fds, n_fds)
+    if size in _CUT:
+        raise WireError(f"a packet of the agent's is lost: {os.strerror(-size)}")
     _check(size)
     return read_packet(bytes(ffi.buffer(packet, size))), tuple(fds[0 : n_fds[0]])
 

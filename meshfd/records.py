@@ -10,25 +10,37 @@ fields by position; and what dataclasses (``replace``, ``fields``, ``asdict``) a
 class for is made when they ask. A changed copy is ``dataclasses.replace(record, field=value)``, or,
 from Python 3.13, ``copy.replace``.
 
-Limits: a default is one value that all records share, so none is mutable. What `meshfd exec` does
-not load may use dataclasses.
+Limits: what records cannot do, and what dataclasses refuse, is a TypeError where the class is
+defined (`_check_body`, `_check_defaults`). A default is one value that all records share. Two
+records that hold the same NaN are equal but where it is their only field; dataclasses differ in
+that from one version of Python to the next. A module with records has ``from __future__ import
+annotations``; without it they have no fields from Python 3.14 (PEP 649). `typing.get_type_hints` is
+a NameError for a record with a type that its module imports for type checkers alone
+(`meshfd.model.Service`), unless it is told that name. What `meshfd exec` does not load may use
+dataclasses.
 Source: Python's library reference, dataclasses and copy.replace; PEP 681 (dataclass_transform).
 """
 
 from __future__ import annotations
 
+import sys
 from operator import attrgetter
 
 TYPE_CHECKING = False  # as in typing, whose import takes long
 if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import Field
-    from typing import Any, ClassVar, Self, dataclass_transform
+    from typing import Any, ClassVar, Final, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_):  # noqa: ANN003, ANN201 -- type checkers look at the one of typing
         """Decorate with nothing."""
         return lambda cls: cls
+
+
+# In a body dataclasses obey them, and records would not.
+_NOT_IN_BODY: Final = ("__post_init__", "__slots__")
+_NO_FIELDS: Final = ("ClassVar", "InitVar", "KW_ONLY")
 
 
 class _OfDataclass:
@@ -51,18 +63,31 @@ class _RecordClass(type):
     def __new__(
         mcs, name: str, bases: tuple[_RecordClass, ...], body: dict[str, Any]
     ) -> _RecordClass:
-        """``body`` is the class's; what it says of fields is taken out of it."""
+        """``body`` is the class's; what it says of fields is taken out of it.
+
+        Raises:
+            TypeError: that is no record; the text names the class and what it should not have.
+
+        """
         own = body.get("__annotations__", {})
+        _check_body(name, bases, body, own)
         kinds: dict[str, str] = {}
         defaults: dict[str, Any] = {}
         for base in bases:
             kinds |= base._kinds  # noqa: SLF001 -- our own
             defaults |= base._defaults  # noqa: SLF001
-        body["_kinds"] = kinds | own
-        body["_defaults"] = defaults | {field: body.pop(field) for field in own if field in body}
+        kinds |= own
+        for field in own:
+            if field in body:
+                defaults[field] = body.pop(field)
+            else:  # as with dataclasses that have slots
+                defaults.pop(field, None)
+        _check_defaults(name, kinds, defaults)
+        body["_kinds"] = kinds
+        body["_defaults"] = defaults
         body["_dataclass"] = None
         body["__slots__"] = tuple(own)
-        body["__match_args__"] = tuple(body["_kinds"])
+        body["__match_args__"] = tuple(kinds)
         return super().__new__(mcs, name, bases, body)
 
     def as_dataclass(cls) -> type:
@@ -80,6 +105,41 @@ class _RecordClass(type):
             made.__signature__ = inspect.signature(made)
             cls._dataclass = made
         return cls._dataclass
+
+
+def _check_body(
+    name: str, bases: tuple[type, ...], body: dict[str, Any], annotations: dict[str, Any]
+) -> None:
+    for base in bases:
+        if not isinstance(base, _RecordClass):
+            raise TypeError(f"record {name} may not have the base {base.__name__}: it is no record")
+    for special in _NOT_IN_BODY:
+        if special in body:
+            raise TypeError(f"record {name} may not have {special}")
+    kinds = " ".join(map(str, annotations.values()))
+    for word in _NO_FIELDS:
+        if word in kinds:
+            field = next(field for field, kind in annotations.items() if word in str(kind))
+            raise TypeError(f"{field} of record {name} may not be {word}: it would be a field")
+    theirs = getattr(sys.modules.get("dataclasses"), "Field", None)
+    if theirs is not None:  # else nobody has one
+        for attribute, value in body.items():
+            if isinstance(value, theirs):
+                raise TypeError(f"{attribute} of record {name} may not be a dataclasses.field")
+
+
+def _check_defaults(name: str, kinds: dict[str, str], defaults: dict[str, Any]) -> None:
+    earlier = None
+    for field in kinds if defaults else ():
+        if field not in defaults:
+            if earlier is not None:
+                text = f"{field} of record {name} has no default, and {earlier} before it has"
+                raise TypeError(text)
+        elif type(defaults[field]).__hash__ is None:  # as dataclasses tell what is mutable
+            kind = type(defaults[field]).__name__
+            raise TypeError(f"{field} of record {name} has a mutable default, a {kind}")
+        else:
+            earlier = field
 
 
 @dataclass_transform(frozen_default=True)

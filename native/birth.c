@@ -49,7 +49,7 @@ static void send_result(int channel, int result)
 {
     int error = result < 0 ? -result : 0;
 
-    (void)mfd_rights_send(channel, &error, sizeof(error), result, 0);
+    (void)mfd_rights_send(channel, &error, sizeof(error), &result, error == 0, 0);
 }
 
 static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct mfd_wish *wish,
@@ -64,15 +64,19 @@ static _Noreturn void make_and_send(const struct mfd_netns *netns, const struct 
 static int receive_result(int channel)
 {
     struct pollfd polled = {.fd = channel, .events = POLLIN};
+    size_t n_fds = 1;
+    int fd = -1;
     int error;
-    int fd;
+    ssize_t n;
 
-    if (poll(&polled, 1, WAIT_MS) != 1 ||
-        !mfd_rights_receive(channel, &error, sizeof(error), MSG_DONTWAIT, &fd))
+    if (poll(&polled, 1, WAIT_MS) != 1)
         return -EAGAIN;
-    if (error != 0)
-        return -error;
-    return fd < 0 ? -EMFILE : fd; /* of ours: there was no number for it */
+    n = mfd_rights_receive(channel, &error, sizeof(error), &fd, &n_fds, MSG_DONTWAIT);
+    if (n == -EMFILE) /* it is we who have no number for it */
+        return -EMFILE;
+    if (n != sizeof(error))
+        return -EAGAIN;
+    return error != 0 ? -error : fd;
 }
 
 static int make_by_child(const struct mfd_netns *netns, const struct mfd_wish *wish, int cgroup_fd)

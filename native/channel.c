@@ -3,20 +3,14 @@
  * Theory of operation: `meshfd exec` starts in front of every program that is run under it, and the
  * import of Python's socket module would be a good part of what it costs. So it has these three
  * functions instead. The supervisor and the library, which do not wait, use trio's sockets.
- *
- * Limits: MFD_CHANNEL_FDS file descriptors with one packet.
- * Source: unix(7), SCM_RIGHTS; cmsg(3). */
+ * What is in a packet is rights.c's.
+ * Source: unix(7). */
 #include <fcntl.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include "engine.h"
+#include "rights.h"
 #include "util.h"
-
-union channel_rights {
-    struct cmsghdr align;
-    uint8_t room[CMSG_SPACE(MFD_CHANNEL_FDS * sizeof(int))];
-};
 
 /* Give a socket a number that is no standard file's: those are replaced in the agent. */
 static int move_above_standard(int *fd)
@@ -58,54 +52,24 @@ int mfd_engine_channel_open(int *ret_ours, int *ret_theirs)
 int mfd_engine_channel_send(int channel, const uint8_t *packet, size_t size, const int *fds,
                             size_t n_fds)
 {
-    struct iovec part = {.iov_base = (void *)(uintptr_t)packet, .iov_len = size};
-    union channel_rights control = {0};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    ssize_t n;
+    int error;
 
-    if (n_fds > MFD_CHANNEL_FDS)
-        return -EINVAL;
-    if (n_fds > 0) {
-        struct cmsghdr *rights;
-
-        message.msg_control = &control;
-        message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-        rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-        memcpy(CMSG_DATA(rights), fds, n_fds * sizeof(int));
-    }
     do
-        n = sendmsg(channel, &message, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : 0;
+        error = mfd_rights_send(channel, packet, size, fds, n_fds, 0);
+    while (error == -EINTR);
+    return error;
 }
 
 int mfd_engine_channel_receive(int channel, uint8_t *packet, size_t size, int *ret_fds,
                                size_t *ret_n_fds)
 {
-    struct iovec part = {.iov_base = packet, .iov_len = size};
-    union channel_rights control = {0};
-    struct msghdr message = {
-        .msg_iov = &part,
-        .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof(control),
-    };
-    struct cmsghdr *rights;
+    size_t n_fds = MFD_CHANNEL_FDS;
     ssize_t n;
 
     do
-        n = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    rights = CMSG_FIRSTHDR(&message);
-    *ret_n_fds = 0;
-    if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
-        *ret_n_fds = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(ret_fds, CMSG_DATA(rights), *ret_n_fds * sizeof(int));
-    }
+        n = mfd_rights_receive(channel, packet, size, ret_fds, &n_fds, 0);
+    while (n == -EINTR);
+    if (n >= 0)
+        *ret_n_fds = n_fds;
     return (int)n;
 }

@@ -207,10 +207,11 @@ static void say(int channel, int error)
 /* Receive a socket, and let go of it. Return: was there one? */
 static bool bear_one(int channel)
 {
+    size_t n_fds = 1;
     uint8_t byte;
-    int fd;
+    int fd = -1;
 
-    if (!mfd_rights_receive(channel, &byte, sizeof(byte), 0, &fd) || fd < 0)
+    if (mfd_rights_receive(channel, &byte, sizeof(byte), &fd, &n_fds, 0) <= 0 || n_fds == 0)
         return false;
     (void)close(fd); /* not the last: the agent waits */
     say(channel, 0);
@@ -319,7 +320,7 @@ static void occupy(struct bearer *bearer, const struct place *place)
 static int ask(const struct bearer *bearer, int fd)
 {
     const uint8_t byte = 0;
-    int error = mfd_rights_send(bearer->channel, &byte, sizeof(byte), fd, 0);
+    int error = mfd_rights_send(bearer->channel, &byte, sizeof(byte), &fd, 1, 0);
 
     if (error < 0)
         return error == -ECONNRESET ? -EPIPE : error;

@@ -11,7 +11,7 @@
  *   CALL               not asked: the call gets its default
  * and sent when poll says there is room again. Everything kept has a fixed place.
  * A packet of another version is answered EPROTONOSUPPORT with our version in DONE.value.
- * Source: unix(7) SOCK_SEQPACKET, SCM_RIGHTS. */
+ * Source: unix(7) SOCK_SEQPACKET. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -26,7 +26,6 @@
 
 #include "meshfd.h"
 
-#define FDS_MAX 4
 #define MAKES_SOCKETS (MFD_SETUP_CREATE | MFD_SETUP_ELSEWHERE | MFD_SETUP_IPV4)
 
 union request {
@@ -42,15 +41,15 @@ union request {
 
 struct received {
     union request request;
-    int fds[FDS_MAX];
-    unsigned n_fds;
+    int fds[MFD_CHANNEL_FDS];
+    size_t n_fds;
 };
 
 /* --- sending ------------------------------------------------------------------------------------------ */
 
 static int send_packet(const struct mfd_agent *agent, const void *data, size_t size, int fd)
 {
-    return mfd_rights_send(agent->control.fd, data, size, fd, MSG_DONTWAIT);
+    return mfd_rights_send(agent->control.fd, data, size, &fd, fd >= 0, MSG_DONTWAIT);
 }
 
 /* mfd_control_report - send a report, now or not at all
@@ -474,19 +473,6 @@ static void dispatch(struct mfd_agent *agent, const struct received *received, s
 
 /* --- receiving ------------------------------------------------------------------------------------------ */
 
-static void collect_fds(struct msghdr *message, struct received *received)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-        size_t n;
-
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n && received->n_fds < FDS_MAX; i++)
-            memcpy(&received->fds[received->n_fds++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-    }
-}
-
 /* The other end is gone: on purpose after DETACH, else a crash. */
 static void supervisor_gone(struct mfd_agent *agent)
 {
@@ -505,29 +491,22 @@ static void supervisor_gone(struct mfd_agent *agent)
 /* mfd_control_receive - carry out the next request */
 void mfd_control_receive(struct mfd_agent *agent)
 {
-    struct received received = {.n_fds = 0};
-    struct iovec part = {.iov_base = &received.request, .iov_len = sizeof(received.request)};
-    union {
-        struct cmsghdr align;
-        uint8_t room[CMSG_SPACE(FDS_MAX * sizeof(int))];
-    } control;
-    struct msghdr message = {
-        .msg_iov = &part,
-        .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof(control),
-    };
-    ssize_t n = recvmsg(agent->control.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct received received = {.n_fds = MFD_CHANNEL_FDS};
+    ssize_t n = mfd_rights_receive(agent->control.fd, &received.request, sizeof(received.request),
+                                   received.fds, &received.n_fds, MSG_DONTWAIT);
 
+    if (n == -EMSGSIZE || n == -EMFILE) { /* no request of ours, whatever its first bytes say */
+        received.n_fds = 0;
+        dispatch(agent, &received, 0);
+        return;
+    }
     /* no packet is empty: the end */
     if (n <= 0) {
-        if (n == 0 || (errno != EAGAIN && errno != EINTR))
+        if (n != -EAGAIN && n != -EINTR)
             supervisor_gone(agent);
         return;
     }
-    collect_fds(&message, &received);
-    /* what was cut off is no request of ours, whatever its first bytes say */
-    dispatch(agent, &received, (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ? 0 : (size_t)n);
-    for (unsigned i = 0; i < received.n_fds; i++)
+    dispatch(agent, &received, (size_t)n);
+    for (size_t i = 0; i < received.n_fds; i++)
         (void)close(received.fds[i]);
 }

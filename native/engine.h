@@ -31,13 +31,13 @@ int mfd_engine_signals_next(int signal_fd, int *ret_signo, int *ret_code, int *r
 /* A new control channel, both ends blocking and close-on-exec; 0 or -errno. */
 int mfd_engine_channel_open(int *ret_ours, int *ret_theirs);
 
-/* Send a packet and file descriptors, which stay the caller's; 0 or -errno. */
-#define MFD_CHANNEL_FDS 4
+/* Send a packet and at most MFD_CHANNEL_FDS files, which stay the caller's; 0 or -errno. */
 int mfd_engine_channel_send(int channel, const uint8_t *packet, size_t size, const int *fds,
                             size_t n_fds);
 
-/* Wait for a packet. Its bytes, 0 at the end of the channel, or -errno. `ret_fds` has room for
- * MFD_CHANNEL_FDS; they are close-on-exec and the caller's. */
+/* Wait for a packet. Its bytes, 0 at the end of the channel, or -errno; -EMSGSIZE or -EMFILE: it is
+ * lost, because it or its files could not be had in full. `ret_fds` has room for MFD_CHANNEL_FDS; they
+ * are close-on-exec and the caller's. */
 int mfd_engine_channel_receive(int channel, uint8_t *packet, size_t size, int *ret_fds,
                                size_t *ret_n_fds);
 

@@ -15,6 +15,7 @@
 
 #include "address.h"
 #include "filter.h"
+#include "rights.h"
 #include "routes.h"
 #include "util.h"
 #include "wire.h"
@@ -274,11 +275,6 @@ bool mfd_netns_has_ipv4(const struct mfd_netns *netns, uint32_t index);
 uint32_t mfd_netns_of(const struct mfd_netns *netns, int socket_fd);
 int mfd_netns_socket(const struct mfd_netns *netns, uint32_t index, int domain, int type,
                      int protocol);
-
-/* --- rights.c: a packet with a file ------------------------------------------------------------------ */
-
-int mfd_rights_send(int channel, const void *data, size_t size, int fd, int flags);
-bool mfd_rights_receive(int channel, void *data, size_t size, int flags, int *ret_fd);
 
 /* --- birth.c: a socket where a program's own would belong ------------------------------------------ */
 

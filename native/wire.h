@@ -22,7 +22,8 @@
 #define MFD_NAME_MAX 64       /* bytes of a listening socket's name, its NUL included */
 #define MFD_ENDPOINTS_MAX 8   /* endpoints that one verdict, and one connect, may try */
 #define MFD_LISTEN_MAX 64     /* listening sockets of one service */
-#define MFD_NETNS_MAX 16 /* network namespaces that one service has sockets in, its own included */
+#define MFD_NETNS_MAX 16  /* network namespaces that one service has sockets in, its own included */
+#define MFD_CHANNEL_FDS 4 /* files that one packet may carry */
 #define MFD_ANY 0xffffffffu /* "none" where an index is expected, "keep" where an id is */
 
 /* An address as people write it. v4-mapped IPv6 is always held as IPv4, except where a listening

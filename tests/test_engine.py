@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
+import resource
 import signal
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from meshfd._engine import ffi, lib
 
 from meshfd import engine
+from meshfd.channel import open_channel, receive_packet, send_packet
 from meshfd.engine import Done, WireError, decode
 from meshfd.events import (
     Call,
@@ -501,6 +505,75 @@ def test_a_refused_version_is_told_from_other_failures() -> None:
     """An agent that does not speak our version says EPROTONOSUPPORT."""
     assert engine.version_refused(Done(1, errno.EPROTONOSUPPORT, "", 2))
     assert not engine.version_refused(Done(1, errno.EBADMSG, "", 0))
+
+
+# --- the channel ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def channel() -> Iterator[tuple[int, socket.socket]]:
+    """Our end, and the agent's."""
+    ours_fd, theirs_fd = open_channel()
+    with socket.socket(fileno=theirs_fd) as theirs:
+        yield ours_fd, theirs
+    os.close(ours_fd)
+
+
+@contextlib.contextmanager
+def no_numbers_but(n_free: int) -> Iterator[None]:
+    """Have no more fds be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + n_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def open_fds() -> list[str]:
+    """Return the fds that are open, the directory that is read here among them."""
+    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+@pytest.mark.parametrize("n_fds", range(engine.FDS_MAX + 1))
+def test_a_packet_comes_with_its_fds(channel: tuple[int, socket.socket], n_fds: int) -> None:
+    """They are other fds of the same files, and close-on-exec."""
+    ours_fd, theirs = channel
+    send_packet(theirs.fileno(), PACKETS[0], (0,) * n_fds)
+    record, fds = receive_packet(ours_fd)
+    assert record == decode(PACKETS[0])
+    assert len(set(fds)) == n_fds
+    for fd in fds:
+        assert os.path.sameopenfile(fd, 0)
+        assert not os.get_inheritable(fd)
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("packet", "n_fds", "n_free", "said"),
+    [
+        (PACKETS[0], engine.FDS_MAX + 1, None, errno.EMSGSIZE),
+        (PACKETS[0] + bytes(engine.PACKET_MAX), 2, None, errno.EMSGSIZE),
+        (PACKETS[0], engine.FDS_MAX, 0, errno.EMFILE),
+        (PACKETS[0], engine.FDS_MAX, engine.FDS_MAX - 1, errno.EMFILE),
+    ],
+    ids=["too-many-fds", "too-long", "no-number", "too-few-numbers"],
+)
+def test_a_packet_that_is_cut_is_lost_and_that_is_told(
+    channel: tuple[int, socket.socket], packet: bytes, n_fds: int, n_free: int | None, said: int
+) -> None:
+    """The fds that did come are closed; the next packet is read as if nothing had been."""
+    ours_fd, theirs = channel
+    before = open_fds()
+    socket.send_fds(theirs, [packet], [0] * n_fds)
+    few = contextlib.nullcontext() if n_free is None else no_numbers_but(n_free)
+    with few, pytest.raises(WireError, match=os.strerror(said)):
+        receive_packet(ours_fd)
+    assert open_fds() == before
+    send_packet(theirs.fileno(), PACKETS[1], ())
+    assert receive_packet(ours_fd) == (decode(PACKETS[1]), ())
 
 
 # --- statistics, signals -------------------------------------------------------------------------

@@ -78,6 +78,44 @@ SAMPLES: list[Any] = [
 ]
 
 
+DEFINED = """
+from __future__ import annotations
+import dataclasses, typing
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+from meshfd.records import Record
+T = TypeVar("T")
+class Earlier(Record):
+    first: int
+    second: int
+class Late(Record):
+    first: int = 1
+class Plain:
+    pass
+"""
+
+NO_RECORDS = [
+    ("", "x: ClassVar[int] = 1", "x .*ClassVar"),
+    ("", "x: typing.ClassVar[int] = 1", "x .*ClassVar"),
+    ("", "x: InitVar[int]", "x .*InitVar"),
+    ("", "_: KW_ONLY; x: int", "_ .*KW_ONLY"),
+    ("", "x: list = field(default_factory=list)", "x .*dataclasses.field"),
+    ("", "x: int = dataclasses.field(default=1)", "x .*dataclasses.field"),
+    ("", "x = field(default=1)", "x .*dataclasses.field"),
+    ("", "def __post_init__(self): pass", "__post_init__"),
+    ("", "x: int; __slots__ = ('x',)", "__slots__"),
+    ("", "x: int = 1; y: int", "y .*no default.* x "),
+    ("Late", "y: int", "y .*no default.* first "),
+    ("Late", "first: int; last: int = 2; x: int", "x .*no default.* last "),
+    ("Earlier", "first: int = 1", "second .*no default.* first "),
+    ("", "x: list = []", "x .*mutable.* list"),
+    ("", "x: dict = {}", "x .*mutable.* dict"),
+    ("", "x: Any = set()", "x .*mutable.* set"),
+    ("Generic[T]", "x: T", "Generic"),
+    ("Plain", "x: int", "Plain"),
+]
+
+
 def given(record: Any) -> dict[str, Any]:
     """Return a record's fields by name."""
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
@@ -229,6 +267,39 @@ def test_all_records_are_sound(cls: type[Record]) -> None:
     assert [field.name for field in dataclasses.fields(cls)] == list(cls.__match_args__)
     assert cls.__doc__
     assert cls.__doc__ != Record.__doc__
+
+
+@pytest.mark.parametrize(("bases", "body", "match"), NO_RECORDS)
+def test_what_cannot_be_a_record_is_refused_where_it_is_defined(
+    bases: str, body: str, match: str
+) -> None:
+    """What records cannot do, though dataclasses can, and what these refuse: in one line."""
+    names: dict[str, Any] = {}
+    exec(DEFINED, names)  # noqa: S102 -- type checkers know better
+    bases = bases if bases in {"Earlier", "Late"} else f"Record, {bases}"
+    text = f"from __future__ import annotations\nclass Odd({bases}):\n    {body}\n"
+    with pytest.raises(TypeError, match=match) as refused:
+        exec(text, names)  # noqa: S102
+    assert "Odd" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_field_that_is_annotated_anew_keeps_its_place_alone() -> None:
+    """Its default is what is written with it, or none; the others are as they were."""
+
+    class Given(Point):
+        x: int = 7
+
+    class WithoutLast(Record):
+        x: int
+        y: int = 2
+
+    class Needed(WithoutLast):
+        y: int
+
+    assert given(Given()) == {"x": 7, "y": 2, "name": None}
+    with pytest.raises(TypeError, match="needs 'y'"):
+        Needed(1)  # type: ignore[call-arg]
 
 
 def test_records_need_no_dataclasses() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import resource
+import sys
 
 import pytest
 
-from meshfd.agent_process import LEAST_FDS
+from meshfd.agent_process import AGENT_VARIABLE, LEAST_FDS
 from tests.support.command import KINDS, Meshfd, direct_way
 from tests.support.processes import Processes
 from tests.support.programs import Programs
@@ -15,6 +16,43 @@ from tests.support.servers import Greeter, free_port
 GREETED = ["connect: 0", "greeting: hello"]
 FEW = 64  # and many: as many as we may have ourselves
 LEAST_FOR_PYTHON = 12  # enough to start it
+CHANNEL_FDS = 2  # both its ends are ours until the agent has its own
+
+# Start an agent with 0, 1 and so on numbers free; say what came of it, and how many it still holds.
+STARTER = """
+import errno, fcntl, os, resource, sys
+from meshfd.agent_process import LEAST_FDS, start_agent
+from meshfd.errors import NotSupportedError
+
+def is_open(fd):
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETFD) >= 0
+    except OSError:
+        return False
+
+def n_open():
+    return sum(map(is_open, range(LEAST_FDS)))
+
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FDS, hard))
+for n_free in map(int, sys.argv[1:]):
+    fillers = [os.dup(0) for _ in range(LEAST_FDS - n_open())]
+    for _ in range(n_free):
+        os.close(fillers.pop())
+    before = n_open()
+    try:
+        pid, channel_fd = start_agent(inherit=False)
+        os.close(channel_fd)
+        os.waitpid(pid, 0)
+        result = "started"
+    except NotSupportedError:
+        result = "not supported"
+    except OSError as error:
+        result = errno.errorcode[error.errno]
+    print(result, n_open() - before)
+    for fd in fillers:
+        os.close(fd)
+"""
 
 
 def limited(n: int, command: list[str]) -> list[str]:
@@ -91,3 +129,17 @@ def test_agent_with_few(
         assert done.err.count("\n") == 1
         assert f"needs {LEAST_FDS}" in done.err
     assert processes.run(limited(LEAST_FDS, command)).lines == GREETED
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an-agent", "no-agent"])
+def test_a_start_leaves_nothing_open(there: bool, meshfd: Meshfd, processes: Processes) -> None:
+    """Where it fails for want of fds, or of an agent, those that it had are closed again.
+
+    Two are enough for it: nothing else is opened here.
+    """
+    meshfd.need()
+    free = range(CHANNEL_FDS + 2)
+    chosen = [] if there else ["env", f"{AGENT_VARIABLE}=/none"]
+    done = processes.run([*chosen, sys.executable, "-c", STARTER, *map(str, free)])
+    enough = "started 0" if there else "not supported 0"
+    assert done.lines == [enough if n >= CHANNEL_FDS else "EMFILE 0" for n in free], done.err
