@@ -26,7 +26,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from socket import CMSG_SPACE, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socket
+from socket import CMSG_SPACE, MSG_CTRUNC, MSG_NOSIGNAL, MSG_TRUNC, SCM_RIGHTS, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -35,7 +35,7 @@ from meshfd import engine
 from meshfd.agent_process import check_done, check_listen, check_spawn, start_agent
 from meshfd.channel import read_packet
 from meshfd.durations import DURATION_MAX_S
-from meshfd.engine import FDS_MAX, PACKET_MAX, Done, SharedStatistics
+from meshfd.engine import FDS_MAX, PACKET_MAX, Done, SharedStatistics, WireError
 from meshfd.errors import AgentLostError, MeshfdError, ServiceError
 from meshfd.events import Call, Emptied, Event, Exited, Statistics
 from meshfd.features import Features, features_of
@@ -451,10 +451,11 @@ class Agent:
         space = CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
         try:
             while True:
-                data, ancillary, _, _ = await self._channel.recvmsg(PACKET_MAX, space)
-                message = read_packet(data)
+                data, ancillary, flags, _ = await self._channel.recvmsg(PACKET_MAX, space)
                 self._keep(_fds_in(ancillary))
-                self._take(message)
+                if flags & (MSG_TRUNC | MSG_CTRUNC):
+                    raise WireError("a packet of the agent's, or a file with it, was lost")
+                self._take(read_packet(data))
         except ConnectionError:
             pass
         except MeshfdError as error:  # its end, or a packet that makes no sense: told to requests

@@ -52,8 +52,7 @@ def start_agent(*, inherit: bool) -> tuple[int, int]:
     """Start an agent; returns its pid and our end of the control channel, an fd (blocking).
 
     Raises:
-        NotSupportedError: the executable is missing or cannot be run, or would have too few fds.
-        OSError: EMFILE or ENFILE; there is no fd for the channel.
+        NotSupportedError: the executable is missing or cannot be run, or there are too few fds.
 
     """
     n_fds = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; -1: no limit
@@ -62,7 +61,10 @@ def start_agent(*, inherit: bool) -> tuple[int, int]:
             f"at most {n_fds} files may be open here and meshfd needs {LEAST_FDS}: "
             "raise the limit (ulimit -n)"
         )
-    ours_fd, theirs_fd = open_channel()
+    try:
+        ours_fd, theirs_fd = open_channel()
+    except OSError as error:
+        raise NotSupportedError(f"an agent cannot be started: {error.strerror}") from error
     path = agent_path()
     environment = {
         name: value for name, value in os.environ.items() if name in _SANITIZER_VARIABLES
