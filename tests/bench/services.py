@@ -23,6 +23,7 @@ from tests.bench.programs import PATIENCE_S, SERVER_ADDRESS, VIRTUAL_ADDRESS
 from tests.bench.supervisor import supervise
 from tests.support.processes import agents_of
 
+FDS_OF_EACH: Final = 6  # the supervisor has so many of each service
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK  # which is not to wait for somebody who writes
 
 

@@ -18,6 +18,7 @@ from meshfd.protocol import Request
 from tests.bench.errors import BenchError
 from tests.bench.programs import PATIENCE_S
 
+ALLOW_FDS: Final = ("sh", "-c", 'ulimit -Sn "$(ulimit -Hn)" && exec "$@"', "sh")  # up to the limit
 _PAUSE_S: Final = 0.005
 
 
@@ -51,7 +52,7 @@ def supervise(directory: Path, toml: str) -> Iterator[Supervisor]:
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "meshfd", "run", str(file)],
+            [*ALLOW_FDS, sys.executable, "-m", "meshfd", "run", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,

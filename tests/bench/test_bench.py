@@ -18,7 +18,7 @@ from tests.bench.environment import describe
 from tests.bench.errors import BenchError, MissingError
 from tests.bench.metrics import Metric, Pair, Summary
 from tests.bench.part import Part, Result, Stage, each_in_turn, together
-from tests.bench.parts import PARTS
+from tests.bench.parts import PARTS, memory
 from tests.bench.programs import SOURCES, Probe, build, run
 from tests.bench.questions import WARM_UP, Question, Subject, ask_all, cpu_ns
 from tests.bench.report import as_markdown, as_text
@@ -119,6 +119,18 @@ def test_what_is_missing_can_be_a_failure(tmp_path: Path) -> None:
     parts = json.loads((tmp_path / "bench.json").read_text())["parts"]
     is_complete = not any(one["missing"] for one in parts.values())
     assert done.returncode == (0 if is_complete and "left out" not in done.stdout else 2)
+
+
+@pytest.mark.live
+def test_too_few_fds(tmp_path: Path) -> None:
+    """Who needs more fds than the hard limit allows is left out, and the others are measured."""
+    words = (sys.executable, "-m", "tests.bench", "--quick", "memory", "--output", str(tmp_path))
+    command = ["bash", "-c", 'ulimit -n 512 && exec "$@"', "bash", *words]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    missing = json.loads((tmp_path / "bench.json").read_text())["parts"]["memory"]["missing"]
+    why = "needs 1,000 fds, and the hard limit is 512 (ulimit -Hn)"
+    assert missing == dict.fromkeys((memory.sockets(one, 1_000) for one in memory.TRACKS), why)
 
 
 TRIES = """

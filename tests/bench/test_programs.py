@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,17 +15,18 @@ from tests.bench.errors import BenchError
 from tests.bench.metrics import Sample
 from tests.bench.part import Stage
 from tests.bench.parts import memory, scale
-from tests.bench.programs import Probe, build, serve
+from tests.bench.programs import SERVER_ADDRESS, Probe, build, serve
 from tests.bench.questions import Question
 from tests.bench.services import ServiceProbe, run_services
 from tests.bench.ways import redirected
 from tests.support.command import Meshfd
 from tests.support.need import require_tool
-from tests.support.processes import Processes, children_of, descendants_of, held_fds
+from tests.support.processes import Processes, Program, children_of, descendants_of, held_fds
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 SOON_S = 0.2  # of a wait for what never comes
+FEW_FDS = 32
 QUESTION = Question("connect 1", {"p50_ns": "p50_ns"})
 
 
@@ -69,6 +71,35 @@ def test_measurement_that_fails(
         MEASURES[name](stage, free_port())
     assert held_fds(os.getpid()) == before
     wait_until(lambda: not processes.running(), "the end of all that was killed")
+
+
+def server_with(stage: Stage, processes: Processes, soft: int, hard: int) -> tuple[Program, int]:
+    """Run the server with limits on its fds; its port."""
+    limit = f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"'
+    running = processes.start(["bash", "-c", limit, "bash", stage.directory / "server"])
+    return running, int(running.line())
+
+
+def test_server_uses_the_hard_limit(stage: Stage, processes: Processes) -> None:
+    """The server takes more connections than the soft limit allows it."""
+    running, port = server_with(stage, processes, FEW_FDS, 4 * FEW_FDS)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * FEW_FDS):
+            one = stack.enter_context(socket.create_connection((SERVER_ADDRESS, port)))
+            one.sendall(b"ex")
+            assert one.recv(1) == b"x"
+        assert running.finish().code == 0
+
+
+def test_server_says_what_it_lacks(stage: Stage, processes: Processes) -> None:
+    """More clients than there may be fds end the server, and it says why."""
+    running, port = server_with(stage, processes, FEW_FDS, FEW_FDS)
+    with contextlib.ExitStack() as stack, contextlib.suppress(ConnectionError):
+        for _ in range(FEW_FDS):
+            stack.enter_context(socket.create_connection((SERVER_ADDRESS, port)))
+        running.wait()
+    done = running.finish()
+    assert (done.code, done.err) == (1, "server: accept4: Too many open files\n")
 
 
 @contextlib.contextmanager

@@ -2,14 +2,15 @@
  *
  * Usage: server [PATH [PORT]]
  * Listens on 127.0.0.1, on PORT or one that the kernel picks, and prints which; and on a unix socket at
- * PATH, unless that is "-"; until its standard input ends. If that is /dev/null, until it is signalled. One thread, one epoll instance. The first byte that a client sends says what it wants:
+ * PATH, unless that is "-"; until its standard input ends. If that is /dev/null, until it is signalled.
+ * One thread, one epoll instance. The first byte that a client sends says what it wants:
  *
  *   'e'   every later byte comes back
  *   's'   later bytes are dropped; after the client's end of file one byte comes back
  *
  * A client that says nothing and resets the connection (every one that only measures connect()) is
  * dropped. The client closes first, with a reset, so neither side keeps a port in TIME_WAIT.
- * Limits: CLIENTS_MAX fds. */
+ * Limits: as many fds as the hard limit allows, and CLIENTS_MAX; one more client ends it, with a message. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,11 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CLIENTS_MAX 4096
+#define CLIENTS_MAX 65536
 #define BACKLOG 4096
 #define EVENTS 64
 #define ACCEPTS_AT_ONCE 64
@@ -75,18 +77,29 @@ static int listen_at(const char *path)
     return fd;
 }
 
+static void allow_fds(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        fail("server: getrlimit");
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        fail("server: setrlimit");
+}
+
 static void accept_clients(int epoll, int listening)
 {
     for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
         int one = 1;
         int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
+        if (fd >= CLIENTS_MAX)
+            errno = EMFILE;
+        if (fd >= CLIENTS_MAX || (fd < 0 && (errno == EMFILE || errno == ENFILE)))
+            fail("server: accept4");
         if (fd < 0)
             return;
-        if (fd >= CLIENTS_MAX) {
-            (void)close(fd);
-            continue;
-        }
         wanted[fd] = 0;
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         watch(epoll, fd);
@@ -124,6 +137,7 @@ int main(int argc, char **argv)
 
     if (epoll < 0)
         fail("server: epoll");
+    allow_fds();
     watch(epoll, listening);
     if (listening_unix >= 0)
         watch(epoll, listening_unix);

@@ -15,8 +15,9 @@ from typing import Final
 from tests.bench.errors import BenchError
 from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn
+from tests.bench.peers.need import need_fds
 from tests.bench.programs import Probe, serve
-from tests.bench.services import run_services
+from tests.bench.services import FDS_OF_EACH, run_services
 from tests.bench.ways import MESHFD, Way, redirected
 from tests.support.processes import agents_of, resident_kib
 
@@ -89,9 +90,13 @@ def _open(stage: Stage) -> Iterator[Measure]:
         for track, options in TRACKS.items():
             way = redirected(server.port, *options)
             for n in SOCKETS[: stage.effort(len(SOCKETS), 2)]:
-                subjects[sockets(track, n)] = partial(_measure_sockets, stage, way, n)
+                with stage.optional(sockets(track, n)):
+                    need_fds(n)
+                    subjects[sockets(track, n)] = partial(_measure_sockets, stage, way, n)
         for n in SERVICES[: stage.effort(len(SERVICES), 1)]:
-            subjects[services(n)] = partial(_measure_services, stage, server.port, n)
+            with stage.optional(services(n)):
+                need_fds(FDS_OF_EACH * n)
+                subjects[services(n)] = partial(_measure_services, stage, server.port, n)
         yield each_in_turn(subjects)
 
 

@@ -16,9 +16,10 @@ from typing import Final
 
 from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn, together
+from tests.bench.peers.need import need_fds
 from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, Probe, serve
 from tests.bench.questions import READY, Question, Subject, ask_all, cpu_ns
-from tests.bench.services import run_services
+from tests.bench.services import FDS_OF_EACH, run_services
 from tests.bench.ways import BARE, MESHFD, Way, bare, redirected
 from tests.support.processes import switches
 
@@ -27,6 +28,7 @@ ROUTES: Final = (10, 1_000, 100_000)
 PROCESSES: Final = (100, 1_000)
 SERVICES: Final = (1, 50, 200)
 FDS_OF_BARE: Final = FDS[-1]
+BARE_WITH_FDS: Final = f"{BARE}, {FDS_OF_BARE:,} fds"
 REPLACED: Final = 3  # times in a round
 SETTLED_S: Final = 2.0  # after that an agent forgets what it kept for the next call
 WATCHED_S: Final = 1.0
@@ -64,7 +66,7 @@ def services(n: int) -> str:
 
 
 PAIRS: Final = (
-    Pair(f"{BARE}, {FDS_OF_BARE:,} fds", BARE),
+    Pair(BARE_WITH_FDS, BARE),
     *(Pair(fds(n), MESHFD) for n in FDS),
     *(Pair(routes(n), routes(ROUTES[0])) for n in ROUTES[1:]),
     *(Pair(routes(n, replaced=True), routes(n)) for n in ROUTES),
@@ -128,13 +130,16 @@ def _open(stage: Stage) -> Iterator[Measure]:
         direct, redirect = bare(port).probe(stage), redirected(port).probe(stage)
         subjects = {
             BARE: Subject(direct, (question,)),
-            f"{BARE}, {FDS_OF_BARE:,} fds": Subject(
-                direct, (question,), (), (f"fds {FDS_OF_BARE}",)
-            ),
             MESHFD: Subject(redirect, (question,)),
         }
+        with stage.optional(BARE_WITH_FDS):
+            need_fds(FDS_OF_BARE)
+            words = (f"fds {FDS_OF_BARE}",)
+            subjects[BARE_WITH_FDS] = Subject(direct, (question,), (), words)
         for n in FDS:
-            subjects[fds(n)] = Subject(redirect, (question, scan), (), (f"fds {n}",))
+            with stage.optional(fds(n)):
+                need_fds(n)
+                subjects[fds(n)] = Subject(redirect, (question, scan), (), (f"fds {n}",))
         for n in PROCESSES:
             subjects[processes(n)] = Subject(redirect, (question,), (), (f"processes {n}",))
         for n in ROUTES:
@@ -143,10 +148,11 @@ def _open(stage: Stage) -> Iterator[Measure]:
             routes(n, replaced=True): partial(_measure_replaced, stage, port, n, question)
             for n in ROUTES
         }
-        many = {
-            services(n): partial(_measure_services, stage, port, n, question)
-            for n in SERVICES[: stage.effort(len(SERVICES), 2)]
-        }
+        many = {}
+        for n in SERVICES[: stage.effort(len(SERVICES), 2)]:
+            with stage.optional(services(n)):
+                need_fds(FDS_OF_EACH * n)
+                many[services(n)] = partial(_measure_services, stage, port, n, question)
         yield together(ask_all(subjects), each_in_turn(replaced), each_in_turn(many))
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from tests.bench.errors import MissingError
 from tests.support.need import find_tool
+
+FDS_OF_ITS_OWN: Final = 64
 
 
 def need_root() -> None:
@@ -34,6 +38,18 @@ def tool(name: str, package: str) -> str:
     if found is None:
         raise MissingError(f"{name} is not installed (Debian: {package})")
     return found
+
+
+def need_fds(n: int) -> None:
+    """Need that a program can have so many fds open, besides a few of its own.
+
+    Raises:
+        MissingError: the hard limit, to which our programs raise theirs, is lower.
+
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < n + FDS_OF_ITS_OWN:
+        raise MissingError(f"needs {n:,} fds, and the hard limit is {hard:,} (ulimit -Hn)")
 
 
 @contextlib.contextmanager
