@@ -27,6 +27,36 @@ EXIT_MISSING = 2
 EXIT_SIGNAL = 128  # and its number: blocks are left, and with them all that we started
 
 
+def positive(text: str) -> int:
+    """Read a number of rounds.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def writable_directory(text: str) -> Path:
+    """Make a directory, if it is not there, and try to write into it before all the work.
+
+    Raises:
+        argparse.ArgumentTypeError: that is not possible.
+
+    """
+    directory = Path(text)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+    return directory
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
@@ -34,9 +64,12 @@ def parse_arguments() -> argparse.Namespace:
         "parts", nargs="*", metavar="PART", help=f"default: all of {', '.join(PARTS)}"
     )
     parser.add_argument("--quick", action="store_true", help="only see that it works")
-    parser.add_argument("--rounds", type=int, help="how often each subject is measured")
+    parser.add_argument("--rounds", type=positive, help="how often each subject is measured")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write bench.json, .md, .png and .svg there"
+        "--output",
+        type=writable_directory,
+        metavar="DIR",
+        help="write bench.json, .md, .png and .svg there",
     )
     parser.add_argument(
         "--complete", action="store_true", help="exit with 2 if something had to be left out"
@@ -46,6 +79,21 @@ def parse_arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     return arguments
+
+
+def enter_network() -> None:
+    """Have a network of our own.
+
+    Raises:
+        BenchError: we may not, though we are root.
+
+    """
+    try:
+        enter_private_network()
+    except OSError as error:
+        raise BenchError(
+            f"{error.strerror}; run it as another user, or with CAP_SYS_ADMIN"
+        ) from error
 
 
 def measure(arguments: argparse.Namespace) -> list[Result]:
@@ -62,7 +110,6 @@ def measure(arguments: argparse.Namespace) -> list[Result]:
 
 def write(results: list[Result], directory: Path, *, is_quick: bool) -> bool:
     """Write the document, the tables and the plot; whether there was all that it takes."""
-    directory.mkdir(parents=True, exist_ok=True)
     environment = describe(is_quick=is_quick)
     text = json.dumps(document(results, environment), indent=1)
     (directory / "bench.json").write_text(f"{text}\n")
@@ -82,7 +129,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda signo, _: sys.exit(EXIT_SIGNAL + signo))
     try:
         if os.geteuid() == 0:
-            enter_private_network()
+            enter_network()
         results = measure(arguments)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,9 +49,17 @@ def build(directory: Path) -> None:
 
 
 def compile_program(directory: Path, name: str, sources: Sequence[Path]) -> None:
-    """Compile one."""
-    compiler = os.environ.get("CC", "cc")
-    run([compiler, *CFLAGS, "-o", str(directory / name), *map(str, sources)])
+    """Compile one.
+
+    Raises:
+        BenchError: with the compiler's words.
+
+    """
+    try:
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError as error:
+        raise BenchError(f"CC: {error}") from error
+    run([*compiler, *CFLAGS, "-o", str(directory / name), *map(str, sources)])
 
 
 def run(command: Sequence[str], *, timeout_s: float = PATIENCE_S) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,9 +20,10 @@ from tests.bench.errors import BenchError, MissingError
 from tests.bench.metrics import Metric, Pair, Summary
 from tests.bench.part import Part, Result, Stage, each_in_turn, together
 from tests.bench.parts import PARTS, memory
-from tests.bench.programs import SOURCES, Probe, build, run
+from tests.bench.programs import SOURCES, Probe, build, compile_program, run
 from tests.bench.questions import WARM_UP, Question, Subject, ask_all, cpu_ns
 from tests.bench.report import as_markdown, as_text
+from tests.support.need import require_root, require_tool
 from tests.support.processes import Processes, descendants_of, switches
 from tests.support.waiting import wait_until
 
@@ -103,10 +105,17 @@ def test_nothing_is_left_when_it_is_told_to_end(
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["conect"], "there is no part 'conect'; the parts are connect, "), (["--round"], "--rounds")],
+    [
+        (["conect"], "there is no part 'conect'; the parts are connect, "),
+        (["--round"], "--rounds"),
+        (["--rounds", "-1"], "argument --rounds: invalid positive value: '-1'"),
+        (["--rounds", "0"], "argument --rounds: invalid positive value: '0'"),
+        (["--output", __file__], f"argument --output: {__file__}: File exists"),
+        (["--output", "/proc/none"], "argument --output: /proc/none: "),
+    ],
 )
 def test_bad_words(words: list[str], said: str) -> None:
-    """A part that there is not, and a number that is none, are refused in one line."""
+    """A part that there is not, no number and no directory are refused in one line, at once."""
     done = bench(*words)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
@@ -131,6 +140,30 @@ def test_too_few_fds(tmp_path: Path) -> None:
     missing = json.loads((tmp_path / "bench.json").read_text())["parts"]["memory"]["missing"]
     why = "needs 1,000 fds, and the hard limit is 512 (ulimit -Hn)"
     assert missing == dict.fromkeys((memory.sockets(one, 1_000) for one in memory.TRACKS), why)
+
+
+@pytest.mark.live
+def test_root_without_its_rights(processes: Processes) -> None:
+    """Root that may make no network namespace is told so in one line."""
+    require_root()
+    less = [require_tool("setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    done = processes.run([*less, sys.executable, "-m", "tests.bench", "--quick"], cwd=ROOT)
+    assert done.code == 1
+    assert done.err.startswith("bench: a network namespace cannot be made: Operation not permitted")
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [("/bin/echo -m64", ""), ("", ""), ("echo '", "CC: No closing quotation")],
+)
+def test_compiler_has_words(
+    compiler: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CC may have options, and may be empty; a quote that stays open is an error that says so."""
+    monkeypatch.setenv("CC", compiler)
+    with pytest.raises(BenchError, match=said) if said else contextlib.nullcontext():
+        compile_program(tmp_path, "server", [SOURCES / "server.c"])
 
 
 TRIES = """
