@@ -126,7 +126,9 @@ def main() -> int:
     """Return the exit status: 1 when something could not be built or run."""
     arguments = parse_arguments()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start of meshfd compiles it anew
-    signal.signal(signal.SIGTERM, lambda signo, _: sys.exit(EXIT_SIGNAL + signo))
+    for signo in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signo) != signal.SIG_IGN:  # nohup(1)
+            signal.signal(signo, lambda signo, _: sys.exit(EXIT_SIGNAL + signo))
     try:
         if os.geteuid() == 0:
             enter_network()

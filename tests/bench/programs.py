@@ -20,6 +20,7 @@ from typing import Final, Self
 from tests.bench.answers import read_answer
 from tests.bench.errors import BenchError
 from tests.bench.metrics import Sample
+from tests.bench.tether import tethered
 from tests.support.processes import descendants_of
 
 SOURCES: Final = Path(__file__).parent / "c"
@@ -111,7 +112,7 @@ def serve(directory: Path, prefix: Sequence[str] = ()) -> Iterator[Server]:
     with (
         contextlib.ExitStack() as stack,
         subprocess.Popen(
-            [*prefix, directory / "server", path],
+            tethered([*prefix, str(directory / "server"), str(path)]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,7 +136,11 @@ class Probe:
         self._command = command
         self._others = others
         self._running = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            tethered(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
 
     def __enter__(self) -> Self:

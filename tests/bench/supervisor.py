@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from meshfd.errors import MeshfdError
 from meshfd.protocol import Request
 from tests.bench.errors import BenchError
 from tests.bench.programs import PATIENCE_S
+from tests.bench.tether import tethered
 
 ALLOW_FDS: Final = ("sh", "-c", 'ulimit -Sn "$(ulimit -Hn)" && exec "$@"', "sh")  # up to the limit
 _PAUSE_S: Final = 0.005
@@ -49,10 +51,11 @@ def supervise(directory: Path, toml: str) -> Iterator[Supervisor]:
     file.write_text(toml)
     control = directory / "meshfd" / "control.sock"
     log = directory / "meshfd-run.log"
+    command = [*ALLOW_FDS, sys.executable, "-m", "meshfd", "run", str(file)]
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [*ALLOW_FDS, sys.executable, "-m", "meshfd", "run", str(file)],
+            tethered(command, signal.SIGTERM),
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,

@@ -87,7 +87,7 @@ def test_plot_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_when_it_is_told_to_end(
     signo: signal.Signals, processes: Processes
 ) -> None:
@@ -101,6 +101,20 @@ def test_nothing_is_left_when_it_is_told_to_end(
         assert running.wait() in {128 + signo, -signo}
         wait_until(lambda: not processes.running(), "the end of all that it started")
         assert not [*Path(directory).iterdir()]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("part", ["path", "applications", "memory"])
+def test_nothing_runs_when_it_is_killed(part: str, processes: Processes) -> None:
+    """All that runs in the middle of a part ends with it, though it could not see to that."""
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1000", part]
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {**os.environ, "TMPDIR": directory}
+        running = processes.start(command, cwd=ROOT, env=environment)
+        wait_until(lambda: f"{part}: 2 of" in running.errors(), "the second round")
+        running.signal(signal.SIGKILL)
+        running.wait()
+        wait_until(lambda: not processes.running(), "the end of all that it started")
 
 
 @pytest.mark.parametrize(

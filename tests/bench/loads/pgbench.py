@@ -26,6 +26,7 @@ from tests.bench.peers.daemon import running
 from tests.bench.peers.need import skips_as_missing
 from tests.bench.peers.place import Place
 from tests.bench.programs import SERVER_ADDRESS, run
+from tests.bench.tether import tethered
 from tests.bench.ways import Way
 from tests.support.ordinary_user import NOBODY, as_nobody, open_to_all
 from tests.support.postgres import USER, make_data, tool
@@ -100,7 +101,7 @@ def _serve(stage: Stage, place: Place) -> Iterator[int]:
         def is_ready() -> bool:
             return subprocess.run(ready, check=False).returncode == 0
 
-        command = [*place.prefix, *as_nobody(command)]
+        command = [*place.prefix, *as_nobody(tethered(command, signal.SIGINT))]
         with running(command, Path(name, "said"), is_ready, signal.SIGINT):  # it waits for nobody
             run([*place.prefix, *_pgbench(SERVER_ADDRESS, port, "-i", "-q")])
             yield port

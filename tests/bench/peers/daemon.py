@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.errors import BenchError
+from tests.bench.tether import tethered
 from tests.support.waiting import wait_until
 
 END_TIMEOUT_S: Final = 10.0
@@ -34,7 +35,10 @@ def running(
     """
     with log.open("wb") as out:
         daemon = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            tethered(command, stop_signal),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
 
     def look() -> bool:
