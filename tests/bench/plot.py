@@ -1,4 +1,4 @@
-"""Draw what was measured: a panel of bars for each metric that a part wants to be shown.
+"""Draw what was measured: a panel of bars for each metric that a part wants to be shown and has.
 
 Bars are medians, whiskers quartiles. Where the largest is many times the smallest the scale is
 logarithmic. Subjects that are meshfd have a colour of their own.
@@ -40,7 +40,7 @@ def plot(results: Sequence[Result], directory: Path) -> None:
         (result, metric)
         for result in results
         for metric in result.part.metrics
-        if metric.key in result.part.plotted
+        if metric.key in result.part.plotted and _bars(result, metric)
     ]
     if not panels:
         return

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.bench.errors import BenchError, MissingError
 from tests.bench.metrics import Metric, Pair, Summary
 from tests.bench.part import Part, Result, Stage, each_in_turn, together
 from tests.bench.parts import PARTS, memory
+from tests.bench.plot import plot
 from tests.bench.programs import SOURCES, Probe, build, compile_program, run
 from tests.bench.questions import WARM_UP, Question, Subject, ask_all, cpu_ns
 from tests.bench.report import as_markdown, as_text
@@ -294,6 +296,18 @@ def test_nothing_has_no_ratio(tmp_path: Path) -> None:
     assert result.ratio(Pair("b", "a"), TIME) is None
     assert result.ratio(Pair("a", "b"), TIME) is None
     assert result.value("a", TIME) == Summary(0, 0, 0)
+
+
+def test_metric_of_nobody_has_no_panel(tmp_path: Path) -> None:
+    """What nobody has is left out of the plot, and a plot of nothing else is none."""
+    pytest.importorskip("matplotlib")
+    part = replace(part_of("a")[0], plotted=("t", "r"))
+    plot([Result(part, [{"a": {}}], {})], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    plot([Result(part, [{"a": {"t": 1.0}}], {})], tmp_path)
+    drawn = (tmp_path / "bench.svg").read_text()
+    assert "Some things: time" in drawn
+    assert "Some things: rate" not in drawn
 
 
 def test_measures_follow_one_another() -> None:
