@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.bench.environment import describe
 from tests.bench.errors import BenchError, MissingError
 from tests.bench.part import Result, Stage
@@ -133,7 +135,7 @@ def main() -> int:
         if os.geteuid() == 0:
             enter_network()
         results = measure(arguments)
-    except BenchError as error:
+    except (BenchError, MissingError, pytest.skip.Exception, pytest.fail.Exception) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     is_complete = not any(result.missing for result in results)

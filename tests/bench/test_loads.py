@@ -17,6 +17,7 @@ from tests.bench.peers.place import HERE
 from tests.bench.ways import redirected
 from tests.support.command import Meshfd
 from tests.support.need import require_tool
+from tests.support.ordinary_user import open_to_all
 from tests.support.postgres import tool
 from tests.support.processes import descendants_of, held_fds
 
@@ -107,6 +108,15 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         "wrk": "wrk is not installed (Debian: wrk)",
         "redis-benchmark": "redis-benchmark is not installed (Debian: redis-tools)",
     }
+
+
+def test_data_that_cannot_be_made(tmp_path: Path) -> None:
+    """A cluster that initdb refuses to make is an error with its words."""
+    tool("initdb")
+    (tmp_path / "cluster").write_text("no directory")
+    open_to_all(tmp_path)
+    with pytest.raises(BenchError, match=r"^initdb: .*cluster"):
+        pgbench._make_data(tmp_path)
 
 
 @pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)

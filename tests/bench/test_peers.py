@@ -216,3 +216,15 @@ def test_daemon_that_ends(tmp_path: Path) -> None:
         running(command, log, lambda: False),
     ):
         pass
+
+
+def test_daemon_that_is_never_ready(tmp_path: Path) -> None:
+    """A daemon that runs but does not serve is an error with all of its command, and is ended."""
+    before = descendants_of(os.getpid())
+    command = ["env", "sleep", "1000"]
+    with (
+        pytest.raises(BenchError, match=r"^env sleep 1000: it was not ready within 0 s: $"),
+        running(command, tmp_path / "log", lambda: False, timeout_s=0),
+    ):
+        pass
+    assert descendants_of(os.getpid()) == before

@@ -84,6 +84,13 @@ def _ask_connecting(stage: Stage, way: Way) -> Sample:
     return {"pgbench_c_per_s": read_report(text)}
 
 
+def _make_data(directory: Path) -> Path:
+    try:
+        return make_data(directory)
+    except AssertionError as why:
+        raise BenchError(f"initdb: {why}") from why
+
+
 @contextlib.contextmanager
 def _serve(stage: Stage, place: Place) -> Iterator[int]:
     with skips_as_missing():
@@ -93,7 +100,7 @@ def _serve(stage: Stage, place: Place) -> Iterator[int]:
     with TemporaryDirectory(dir=open_to_all(stage.directory)) as name:
         if os.geteuid() == 0:
             shutil.chown(name, NOBODY, NOBODY)
-        data = make_data(Path(name))
+        data = _make_data(Path(name))
         command = [tool("postgres"), "-D", str(data), "-p", str(port)]
         command += [f"--{key}={value}" for key, value in OPTIONS.items()]
         ready = [*place.prefix, tool("pg_isready"), "-q", "-h", SERVER_ADDRESS, "-p", str(port)]

@@ -15,11 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-import pytest
-
-from tests.bench.errors import MissingError
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
+from tests.bench.peers.need import skips_as_missing
 from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, serve
 from tests.bench.questions import Question, Subject, ask_all
 from tests.bench.ways import MESHFD, Way, floor, redirected
@@ -62,15 +60,6 @@ def _in_cgroup(way: Way, place: Place, name: str, *, nested: bool = False) -> Wa
 
 
 @contextlib.contextmanager
-def _place() -> Iterator[Place]:
-    try:
-        with new_place() as place:
-            yield place
-    except (pytest.skip.Exception, pytest.fail.Exception) as error:
-        raise MissingError(str(error)) from error
-
-
-@contextlib.contextmanager
 def _open(stage: Stage) -> Iterator[Measure]:
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(serve(stage.directory)).port
@@ -81,7 +70,8 @@ def _open(stage: Stage) -> Iterator[Measure]:
             CREATE: create,
         }
         with stage.optional("other cgroups"):
-            place = stack.enter_context(_place())
+            with skips_as_missing():
+                place = stack.enter_context(new_place())
             ways[OWN] = _in_cgroup(create, place, "own")
             ways[NESTED] = _in_cgroup(create, place, "nested", nested=True)
             ipv4 = _elsewhere(port, "ipv4")

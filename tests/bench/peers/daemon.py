@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from tests.bench.errors import BenchError
 from tests.bench.tether import tethered
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE_S, PAUSE_S, Deadline
 
 END_TIMEOUT_S: Final = 10.0
 
@@ -26,11 +27,12 @@ def running(
     log: Path,
     is_ready: Callable[[], bool],
     stop_signal: signal.Signals = signal.SIGTERM,
+    timeout_s: float = DEADLINE_S,
 ) -> Iterator[int]:
     """Run a daemon; its pid.
 
     Raises:
-        BenchError: it ended before it was ready, with its words.
+        BenchError: it ended before it was ready, or was not ready in time, with its words.
 
     """
     with log.open("wb") as out:
@@ -41,14 +43,18 @@ def running(
             stderr=subprocess.STDOUT,
         )
 
-    def look() -> bool:
-        if daemon.poll() is not None:
-            said = log.read_text(errors="replace").strip()
-            raise BenchError(f"{' '.join(command)}: it ended ({daemon.returncode}): {said}")
-        return is_ready()
+    def fail(why: str) -> NoReturn:
+        said = log.read_text(errors="replace").strip()
+        raise BenchError(f"{' '.join(command)}: {why}: {said}")
 
     try:
-        wait_until(look, f"the readiness of {command[0]}")
+        deadline = Deadline(timeout_s)
+        while daemon.poll() is None and not is_ready():
+            if not deadline.left_s:
+                fail(f"it was not ready within {timeout_s:.0f} s")
+            time.sleep(PAUSE_S)
+        if daemon.returncode is not None:
+            fail(f"it ended ({daemon.returncode})")
         yield daemon.pid
     finally:
         daemon.send_signal(stop_signal)
