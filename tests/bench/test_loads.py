@@ -97,6 +97,16 @@ def test_pgbench_log() -> None:
     assert pgbench.read_p99_us("".join(lines)) == 99
 
 
+def test_pgbench_log_with_connections() -> None:
+    """The time between the ends of a client's transactions, also across seconds."""
+    ends = [(0, 1700000000, 999_000), (1, 1700000000, 999_500), (0, 1700000001, 2_000)]
+    lines = [f"{client} 1 7 0 {s} {us}\n" for client, s, us in ends]
+    assert pgbench.read_connecting_p99_us("".join(lines)) == 3_000
+    ends_us = [sum(range(n)) for n in range(102)]  # 0 to 100 apart
+    lines = [f"0 1 7 0 1700000000 {us}\n" for us in ends_us]
+    assert pgbench.read_connecting_p99_us("".join(lines)) == 99
+
+
 def test_missing_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A load without its client is left out, and the package named."""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -3,6 +3,9 @@
 Theory of operation: the server stores nothing durably and is reached by TCP alone. PostgreSQL
 refuses to be root: it is "nobody" then, for whose sake everybody may enter the benchmark's
 directory. What 99 of 100 transactions take at most is read from the log that pgbench keeps of all.
+The times there are without connecting; where that belongs to each, what counts is the time from the
+end of a client's transaction to the end of its next. pgbench waits for each connection before it
+looks at another client, so that time has the others' connections in it, too.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -43,7 +47,8 @@ FULL: Final = ("-T", "1")  # seconds
 QUICK: Final = ("-t", "25")  # transactions of each client
 
 _TPS: Final = re.compile(r"^tps = ([\d.]+) ", re.MULTILINE)
-_LOGGED_US: Final = 2  # the field of a line that has the transaction's time
+_CLIENT, _TIME_US, _END_S, _END_US = 0, 2, 4, 5  # the fields of a line. Source: pgbench(1)
+US_PER_S: Final = 1_000_000
 
 
 def read_report(text: str) -> float:
@@ -59,29 +64,47 @@ def read_report(text: str) -> float:
     return float(tps[1])
 
 
-def read_p99_us(text: str) -> float:
-    """Read from a log what 99 of 100 transactions took at most."""
-    times = sorted(int(line.split()[_LOGGED_US]) for line in text.splitlines())
-    return float(times[(len(times) - 1) * 99 // 100])
+def read_p99_us(log: str) -> float:
+    """Read what 99 of 100 transactions took at most, without connecting."""
+    return _p99(int(line.split()[_TIME_US]) for line in log.splitlines())
+
+
+def read_connecting_p99_us(log: str) -> float:
+    """Read the same, from the end of each client's last transaction to the end of the next."""
+    ends_us: dict[str, list[int]] = {}
+    for fields in map(str.split, log.splitlines()):
+        end_us = int(fields[_END_S]) * US_PER_S + int(fields[_END_US])
+        ends_us.setdefault(fields[_CLIENT], []).append(end_us)
+    return _p99(next_us - us for ends in ends_us.values() for us, next_us in pairwise(ends))
+
+
+def _p99(values: Iterable[int]) -> float:
+    ascending = sorted(values)
+    return float(ascending[(len(ascending) - 1) * 99 // 100])
 
 
 def _pgbench(address: str, port: int, *words: str) -> list[str]:
     return [tool("pgbench"), "-h", address, "-p", str(port), "-U", USER, *words, "postgres"]
 
 
-def _ask(stage: Stage, way: Way) -> Sample:
+def _run(stage: Stage, way: Way, *options: str) -> tuple[float, str]:
+    """Run it: the transactions a second, and the log."""
     effort = QUICK if stage.is_quick else FULL
     with TemporaryDirectory(dir=stage.directory) as name:
-        words = [*LOAD, *effort, "--log", f"--log-prefix={name}/log"]
+        words = [*LOAD, *effort, *options, "--log", f"--log-prefix={name}/log"]
         text = run([*way.prefix, *_pgbench(way.address, way.port, *words)])
-        logged = "".join(one.read_text() for one in Path(name).iterdir())
-    return {"pgbench_per_s": read_report(text), "pgbench_p99_us": read_p99_us(logged)}
+        (log,) = Path(name).iterdir()  # one for each thread
+        return read_report(text), log.read_text()
+
+
+def _ask(stage: Stage, way: Way) -> Sample:
+    rate, log = _run(stage, way)
+    return {"pgbench_per_s": rate, "pgbench_p99_us": read_p99_us(log)}
 
 
 def _ask_connecting(stage: Stage, way: Way) -> Sample:
-    effort = QUICK if stage.is_quick else FULL
-    text = run([*way.prefix, *_pgbench(way.address, way.port, *LOAD, *effort, "-C")])
-    return {"pgbench_c_per_s": read_report(text)}
+    rate, log = _run(stage, way, "-C")
+    return {"pgbench_c_per_s": rate, "pgbench_c_p99_us": read_connecting_p99_us(log)}
 
 
 def _make_data(directory: Path) -> Path:
@@ -122,5 +145,6 @@ PGBENCH: Final = Load(
         Metric("pgbench_per_s", "pgbench -S", "k/s", 1e3, is_rate=True),
         Metric("pgbench_p99_us", "pgbench -S, p99", "us"),
         Metric("pgbench_c_per_s", "pgbench -S -C", "1/s", is_rate=True),
+        Metric("pgbench_c_p99_us", "pgbench -S -C, p99", "ms", 1e3),
     ),
 )
