@@ -179,6 +179,26 @@ def test_nothing_is_left(name: str, raises: bool, stage: Stage) -> None:
     assert kept is None or not kept.exists()
 
 
+def test_proxy_logs_nowhere(stage: Stage) -> None:
+    """What microsocks says of each connection goes to no file, and the subject has its name."""
+    need(PROXYCHAINS)
+    assert "microsocks" in PROXYCHAINS
+    with open_way(PROXYCHAINS, stage) as (_, _, way):
+        (pid,) = way.others
+        assert Path(f"/proc/{pid}/fd/2").readlink() == Path("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("usage", "options"), [("option -q disables it", ["-q"]), ("option -b", [])]
+)
+def test_quiet_option(usage: str, options: list[str], tmp_path: Path) -> None:
+    """The option that silences microsocks is given to versions whose usage has it."""
+    program = tmp_path / "microsocks"
+    program.write_text(f"#!/bin/sh\necho '{usage}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    assert proxychains.quiet(str(program)) == options
+
+
 def test_namespaces_are_apart(stage: Stage) -> None:
     """The rules are in a namespace that is not ours: neither is its loopback."""
     need(REDIRECT)
