@@ -94,7 +94,8 @@ def test_nothing_is_left_when_it_is_told_to_end(
     signo: signal.Signals, processes: Processes
 ) -> None:
     """A signal in the middle of a part ends what runs then, and removes the files."""
-    command = [sys.executable, "-m", "tests.bench", "--rounds", "1000", "path"]
+    command = ["env", "--default-signal=HUP"]  # nohup(1) may run the tests
+    command += [sys.executable, "-m", "tests.bench", "--rounds", "1000", "path"]
     with tempfile.TemporaryDirectory() as directory:  # short, for sockets' names
         environment = {**os.environ, "TMPDIR": directory}
         running = processes.start(command, cwd=ROOT, env=environment)
