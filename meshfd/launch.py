@@ -16,6 +16,7 @@ import shutil
 from typing import TYPE_CHECKING, Final
 
 from meshfd.errors import ServiceError
+from meshfd.fd_limit import with_inherited
 from meshfd.identity import resolve_identity
 from meshfd.program import Program
 from meshfd.runtime_dir import CONTROL_VARIABLE
@@ -70,7 +71,7 @@ def plan_launch(service: Service, own: Mapping[str, str], control: Path) -> Prog
         gid=identity.gid,
         groups=identity.groups,
         new_session=True,
-        rlimits=service.rlimits,
+        rlimits=with_inherited(service.rlimits),
     )
 
 

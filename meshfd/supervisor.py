@@ -34,6 +34,7 @@ from meshfd.changes import plan_changes, restrict
 from meshfd.connections import report_connections
 from meshfd.control import serve_control
 from meshfd.errors import ControlError, MeshfdError
+from meshfd.fd_limit import raise_own
 from meshfd.fleet import Fleet
 from meshfd.logs import event as log
 from meshfd.model import Configuration
@@ -275,4 +276,5 @@ def supervise(load: Load, control: Path) -> int:
         MeshfdError: something could not be read or opened; nothing was started.
 
     """
+    raise_own()
     return trio.run(Supervisor(load, control, dict(os.environ)).run)

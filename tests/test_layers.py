@@ -56,7 +56,7 @@ PURE_ROWS = (
         "toml_tables",
         "turns",
     },
-    {"cgroup_controllers", "cgroup_limits", "netns_plan"},
+    {"cgroup_controllers", "cgroup_limits", "fd_limit", "netns_plan"},
     {"changes", "client", "config_keys", "exec_options", "launch", "redirects", "service"},
     {"netns_keys"},
     {"config"},

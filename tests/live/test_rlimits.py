@@ -60,3 +60,29 @@ def test_not_allowed(processes: Processes, tmp_path: Path) -> None:
     done = start_run(processes, tmp_path, text, prefix=as_ordinary_user([])).finish()
     assert done.code != 0
     assert "true: cannot take on its limits: Operation not permitted" in done.err
+
+
+FEW = 128  # fds that a supervisor of N_SERVICES could not do with
+N_SERVICES = 40
+
+
+def test_few_files_are_no_limit_for_services(processes: Processes, tmp_path: Path) -> None:
+    """A supervisor raises its soft limit of open files; its services have the one it was given."""
+    text = "".join(
+        f'[service.s{i}]\nlog = "{tmp_path}/s{i}"\n'
+        f"{toml_command(['sh', '-c', 'ulimit -Sn; exec sleep 1000'])}\n"
+        for i in range(N_SERVICES)
+    )
+    prefix = ["sh", "-c", f'ulimit -Sn {FEW}; exec "$@"', "sh"]
+    running = start_run(processes, tmp_path, text, prefix=prefix)
+
+    def said() -> list[str]:
+        logs = [tmp_path / f"s{i}" for i in range(N_SERVICES)]
+        return [log.read_text() if log.exists() else "" for log in logs]
+
+    wait_until(lambda: all(said()), "what every service says")
+    assert said() == [f"{FEW}\n"] * N_SERVICES
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert resource.prlimit(running.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    running.signal(signal.SIGTERM)
+    assert running.finish().code == 0
