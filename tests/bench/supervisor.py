@@ -20,7 +20,6 @@ from tests.bench.errors import BenchError
 from tests.bench.programs import PATIENCE_S
 from tests.bench.tether import tethered
 
-ALLOW_FDS: Final = ("sh", "-c", 'ulimit -Sn "$(ulimit -Hn)" && exec "$@"', "sh")  # up to the limit
 _PAUSE_S: Final = 0.005
 
 
@@ -51,7 +50,7 @@ def supervise(directory: Path, toml: str) -> Iterator[Supervisor]:
     file.write_text(toml)
     control = directory / "meshfd" / "control.sock"
     log = directory / "meshfd-run.log"
-    command = [*ALLOW_FDS, sys.executable, "-m", "meshfd", "run", str(file)]
+    command = [sys.executable, "-m", "meshfd", "run", str(file)]
     with (
         log.open("w") as errors,
         subprocess.Popen(
