@@ -3,8 +3,8 @@
  * Theory of operation: the loop polls the listeners of the filters that it has installed, and all else that may
  * happen (sources.c): the control channel, SIGCHLD, the sockets that calls wait for (waits.c), children that try
  * ports (forbidden.c), deadlines (leases, verdicts, waits, the end of a stop). Whatever is ready is handled
- * without waiting, one call of each listener, and then the rest. All signals are blocked: a terminal's Ctrl-C is the program's business, and a signal inside ADDFD with SEND would be felt
- * by the target (notify.c).
+ * without waiting, one call of each listener, and then the rest. All signals are blocked: a terminal's Ctrl-C is
+ * the program's business, and a signal inside ADDFD with SEND would be felt by the target (notify.c).
  *
  * Life: started by a supervisor with `--control FD`, and keeps no other fd but standard error; or
  * with `--inherit FD`, and keeps all, for the program that it spawns. It ends when the supervisor has left (DETACH, or
