@@ -61,37 +61,60 @@ static void settle(void)
     reset_connection(fd);
 }
 
-/* What closing it costs, an interceptor that has a duplicate included, is outside. */
-void measure_socket(size_t n)
+static void close_socket(int fd)
+{
+    if (close(fd) < 0)
+        fail("close");
+}
+
+static int open_answered(void)
+{
+    int fd = open_connection();
+
+    echo(fd);
+    return fd;
+}
+
+static int open_refused(void)
+{
+    int fd = open_socket();
+
+    if (connect(fd, (const struct sockaddr *)&server, sizeof(server)) == 0 || errno != ECONNREFUSED)
+        fail("connect: it was to be refused");
+    return fd;
+}
+
+/* What closing costs, an interceptor that has a duplicate included, is outside. */
+static struct times measure_opening(size_t n, int (*open_one)(void), void (*close_one)(int fd))
 {
     struct times times = make_times(n);
 
     for (size_t i = 0; i < n + WARM_UP; i++) {
         uint64_t begin = now_ns();
-        int fd = open_socket();
+        int fd = open_one();
         uint64_t end = now_ns();
 
-        if (close(fd) < 0)
-            fail("close");
         if (i >= WARM_UP)
             times.ns[i - WARM_UP] = end - begin;
+        close_one(fd);
     }
-    say_times(times);
+    return times;
+}
+
+void measure_socket(size_t n)
+{
+    say_times(measure_opening(n, open_socket, close_socket));
+}
+
+void measure_refused(size_t n)
+{
+    say_times(measure_opening(n, open_refused, close_socket));
 }
 
 void measure_connect(size_t n)
 {
-    struct times times = make_times(n);
+    struct times times = measure_opening(n, open_connection, reset_connection);
 
-    for (size_t i = 0; i < n + WARM_UP; i++) {
-        uint64_t begin = now_ns();
-        int fd = open_connection();
-        uint64_t end = now_ns();
-
-        if (i >= WARM_UP)
-            times.ns[i - WARM_UP] = end - begin;
-        reset_connection(fd);
-    }
     settle();
     say_times(times);
 }
@@ -99,38 +122,9 @@ void measure_connect(size_t n)
 /* Until the server has answered a byte. */
 void measure_first_byte(size_t n)
 {
-    struct times times = make_times(n);
+    struct times times = measure_opening(n, open_answered, reset_connection);
 
-    for (size_t i = 0; i < n + WARM_UP; i++) {
-        uint64_t begin = now_ns();
-        int fd = open_connection();
-
-        echo(fd);
-        if (i >= WARM_UP)
-            times.ns[i - WARM_UP] = now_ns() - begin;
-        reset_connection(fd);
-    }
     settle();
-    say_times(times);
-}
-
-void measure_refused(size_t n)
-{
-    struct times times = make_times(n);
-
-    for (size_t i = 0; i < n + WARM_UP; i++) {
-        uint64_t begin = now_ns();
-        int fd = open_socket();
-        int refused = connect(fd, (const struct sockaddr *)&server, sizeof(server));
-        uint64_t end = now_ns();
-
-        if (refused == 0 || errno != ECONNREFUSED)
-            fail("connect: it was to be refused");
-        if (i >= WARM_UP)
-            times.ns[i - WARM_UP] = end - begin;
-        if (close(fd) < 0)
-            fail("close");
-    }
     say_times(times);
 }
 
