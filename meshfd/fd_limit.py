@@ -9,6 +9,7 @@ Source: getrlimit(2), RLIMIT_NOFILE; select(2), BUGS.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from typing import Final
 
@@ -19,14 +20,16 @@ _INHERITED: Final = resource.getrlimit(_NOFILE)
 
 
 def raise_own() -> None:
-    """Raise our soft limit to the hard one."""
-    hard = resource.getrlimit(_NOFILE)[1]
-    resource.setrlimit(_NOFILE, (hard, hard))
+    """Raise our soft limit to the hard one, as far as the kernel lets us."""
+    hard = _INHERITED[1]
+    with contextlib.suppress(ValueError, OSError):  # fs.nr_open has been lowered since
+        resource.setrlimit(_NOFILE, (hard, hard))
 
 
 def with_inherited(rlimits: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
     """These limits of a program, and the one that we were started with if it is not among them."""
-    if any(number == _NOFILE for number, _, _ in rlimits):
+    is_raised = resource.getrlimit(_NOFILE) != _INHERITED
+    if not is_raised or any(number == _NOFILE for number, _, _ in rlimits):
         return rlimits
     soft, hard = (UNLIMITED if one == resource.RLIM_INFINITY else one for one in _INHERITED)
     return (*rlimits, (_NOFILE, soft, hard))

@@ -171,7 +171,7 @@ static bool tell(struct mfd_agent *agent, const struct mfd_attempt *attempt,
     bool blocking;
     int error;
 
-    if (look == MFD_LOOK_FRESH)
+    if (look == MFD_LOOK_FRESH && !mfd_socket_is_multipath(socket->fd))
         return false;
     if (look == MFD_LOOK_USED && !is_strict(agent)) {
         as_asked(agent, attempt, socket); /* O_NONBLOCK would be felt by whoever reads or writes */

@@ -159,7 +159,8 @@ void mfd_identity_leave_files(const struct mfd_file_identity *own)
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-/* Whose our own files are. That changes for no longer than until what has changed it is left again, so it is asked once. */
+/* Whose our own files are. That changes for no longer than until what has changed it is left again, so it is asked
+ * once. */
 static struct mfd_file_identity own_files(void)
 {
     static struct mfd_file_identity own;

@@ -19,7 +19,7 @@
  * cgroup (BPF_CGROUP_INET4_CONNECT) can take it for an address. Security modules may look at it before: if the
  * socket is not unconnected after all, it is asked with an address of the other internet family.
  *
- * Not asked is a socket that is fresh by its looks (poll): there is nothing to ask about. Nor, outside strict, one that
+ * Not asked is a socket of TCP that is fresh by its looks (poll): there is nothing to ask about. Nor, outside strict, one that
  * is connected or connecting by its looks: its connect() is the kernel's, which says EISCONN, EALREADY, or how the
  * attempt ends.
  *
@@ -93,8 +93,8 @@ bool mfd_inplace_is_closed(int fd)
 
 /* mfd_inplace_look - what this TCP socket is by its looks. It is not asked, and stays as it is.
  * FRESH: it is unconnected, and there is no attempt to ask about: one that has failed leaves an error, or the socket
- * shut down (net/ipv4/tcp.c, tcp_done, tcp_poll). MPTCP may leave neither once the error was told by SO_ERROR: then
- * the next connect(), whatever its address, is ECONNABORTED.
+ * shut down (net/ipv4/tcp.c, tcp_done, tcp_poll). But for MPTCP, which may leave neither once the error was told by
+ * SO_ERROR; the next connect(), whatever its address, is ECONNABORTED then: so it has to be asked.
  * USED: another connect() does not reach its address: no attempt becomes unconnected again but by a call that is told
  * its end. */
 enum mfd_look mfd_inplace_look(int fd)

@@ -102,8 +102,8 @@ static void each_state_has_its_answer(const struct kind *kind)
     (void)close(listening);
 }
 
-/* SO_ERROR takes the error away, and not what has happened: a connect() is told of it, wherever it leads. So a socket
- * that looks fresh then may be connected without asking. */
+/* SO_ERROR takes the error away, and not what has happened: a connect() is told of it, wherever it leads. One of MPTCP
+ * may look fresh then; connect.c asks it all the same. */
 static void an_error_that_was_taken_is_not_forgotten(const struct kind *kind)
 {
     const struct sockaddr nobody = {.sa_family = AF_UNSPEC};

@@ -58,4 +58,4 @@ def _version(name: str, *words: str) -> str | None:
         [found, *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].strip() if lines else None
+    return lines[0].replace(found, name).strip() if lines else None  # some print their path

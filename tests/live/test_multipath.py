@@ -14,7 +14,7 @@ from tests.support.command import VIRTUAL, VIRTUAL_PORT, Meshfd, direct_way
 from tests.support.need import require
 from tests.support.processes import Processes
 from tests.support.programs import Programs
-from tests.support.servers import Greeter, Repeater, free_port, read_all
+from tests.support.servers import Greeter, Repeater, free_port, port_of, read_all
 from tests.support.waiting import DEADLINE_S
 
 MPTCP = 262  # linux/in.h: IPPROTO_MPTCP
@@ -29,6 +29,21 @@ if code == 0:
     print("peer:", *client.getpeername())
     print("protocol:", client.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL))
     print(client.makefile().readline().strip())
+"""
+
+# A first attempt fails, and SO_ERROR tells; what does the next connect() say, to another address?
+AGAIN = """
+import errno, select, socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[1]))
+client.setblocking(False)
+refused, *again = sys.argv[2:]
+client.connect_ex(("127.0.0.1", int(refused)))
+poll = select.poll()
+poll.register(client, select.POLLOUT)
+poll.poll()
+print("SO_ERROR:", errno.errorcode[client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])
+code = client.connect_ex((again[0], int(again[1])))
+print("connect:", errno.errorcode.get(code, code))
 """
 
 # A daemon as Go's: it asks for MPTCP, and sets its options first. It serves one client.
@@ -79,6 +94,30 @@ def test_told(kind: tuple[str, ...], meshfd: Meshfd, processes: Processes, serve
         f"protocol: {MPTCP}",
         "hello",
     ], done.err
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+@pytest.mark.parametrize("target", ["deny=EPERM", "unix", "pass"])
+@pytest.mark.parametrize("protocol", [0, MPTCP])
+def test_after_an_error_that_was_told(
+    protocol: int,
+    target: str,
+    kind: tuple[str, ...],
+    meshfd: Meshfd,
+    processes: Processes,
+    server: Greeter,
+    tmp_path: Path,
+) -> None:
+    """The next connect() aborts as where bare, whatever the route says."""
+    meshfd.need()
+    where = ["127.0.0.1", str(port_of(server.listening))]
+    words = [sys.executable, "-c", AGAIN, str(protocol), str(free_port()), *where]
+    given = f"unix:{tmp_path}/s" if target == "unix" else target
+    options = ("--route", f"{':'.join(where)}={given}", *kind)
+    with Greeter(where=str(tmp_path / "s")):
+        done = processes.run(meshfd.exec(*words, options=options))
+    assert done.lines == processes.run(words).lines, done.err
+    assert done.lines == ["SO_ERROR: ECONNREFUSED", "connect: ECONNABORTED"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=" ".join)
