@@ -207,7 +207,12 @@ def test_forwarding(sshd: Sshd, clients: Clients, services: Services) -> None:
     url = f"http://{HOST}:{port}/forwarded"
     with build_opener(ProxyHandler({})).open(url, timeout=DEADLINE_S) as answer:
         assert answer.read() == b"served /forwarded\n"
-    client.signal(signal.SIGTERM)
+
+    def has_ended() -> bool:
+        client.signal(signal.SIGTERM)  # ssh misses one that comes just before it sleeps in poll(2)
+        return client.popen.poll() is not None
+
+    wait_until(has_ended, "the end of ssh")
     client.finish()
     check_log(services, sshd, 1)
 

@@ -42,7 +42,8 @@ def report_of(running: Program, report: Path) -> dict[str, Any]:
     """Return the JSON that a service's program has put there, once it is."""
 
     def is_there() -> bool:
-        if running.popen.poll() is not None:
+        has_ended = running.popen.poll() is not None  # before: it may report and end meanwhile
+        if not report.exists() and has_ended:
             running.give_up("meshfd run has ended")
         return report.exists()
 

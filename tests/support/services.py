@@ -89,7 +89,10 @@ class Services:
         self._n_read = 0
 
     def run(self, *services: Service) -> Program:
-        """Start `meshfd run`; returns once their sockets are open, which is before they run."""
+        """Start `meshfd run`; returns once their sockets are open, which is before they run.
+
+        Where a client among them ends it all, that may be over by then.
+        """
         configuration = self.directory / "services.toml"
         configuration.write_text("\n".join(service.written() for service in services))
         running = self._processes.start(
@@ -98,9 +101,10 @@ class Services:
         ports = [port for service in services for port in service.ports]
 
         def are_open() -> bool:
-            if running.popen.poll() is not None:
+            code = running.popen.poll()
+            if code not in {None, 0}:
                 running.give_up("meshfd run has ended")
-            return all(is_listening(port) for port in ports)
+            return code == 0 or all(is_listening(port) for port in ports)
 
         wait_until(are_open, "the listening sockets")
         return running
