@@ -6,6 +6,7 @@ while the program runs, and how long each replacement took is written there, a l
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ STANDARD = (0, 1, 2)
 
 def many_routes(n: int, last: Route) -> list[Route]:
     """As many routes: to a host of its own each, but for the last."""
-    refused = Deny(111)
+    refused = Deny(errno.ECONNREFUSED)
     hosts = (ip_network((FIRST + i, 32)) for i in range(n - 1))
     return [*(Route(Destination(host), refused) for host in hosts), last]
 

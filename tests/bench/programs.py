@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -189,5 +190,5 @@ class Probe:
         """End it for sure."""
         for pid in reversed(self.pids()[: -len(self._others) or None]):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
+                os.kill(pid, signal.SIGKILL)
         self._running.communicate()

@@ -15,7 +15,14 @@ from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, Server, meshfd
 
 BARE: Final = "bare"
 LOOP: Final = "CONTINUE loop"
+LOOP_CREATE: Final = f"{LOOP}, create"
 MESHFD: Final = "meshfd"
+MESHFD_CREATE: Final = f"{MESHFD}, create"
+
+
+def services(n: int) -> str:
+    """Name the subject with so many services."""
+    return f"{MESHFD}, {n:,} service{'s' * (n > 1)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,11 @@ class Way:
     def probe(self, stage: Stage) -> list[str]:
         """The command line of a probe that goes there."""
         return [*self.prefix, str(stage.directory / "probe"), self.address, str(self.port)]
+
+
+def route_to(port: int, target: str | None = None) -> str:
+    """A route from the virtual address, as on a command line; ``target``: None: to the server."""
+    return f"{VIRTUAL_ADDRESS}:{port}={target or f'{SERVER_ADDRESS}:{port}'}"
 
 
 def bare(port: int) -> Way:
@@ -53,8 +65,7 @@ def passed(port: int, *options: str) -> Way:
 
 def redirected(port: int, *options: str, target: str | None = None) -> Way:
     """Under `meshfd exec` with a route from the virtual address; ``target``: as routes have it."""
-    target = target or f"{SERVER_ADDRESS}:{port}"
-    route = f"{VIRTUAL_ADDRESS}:{port}={target}"
+    route = route_to(port, target)
     return Way(meshfd("exec", *options, "--route", route, "--"), VIRTUAL_ADDRESS, port)
 
 
@@ -65,5 +76,9 @@ def redirected_to_unix(server: Server) -> Way:
 
 def asked(port: int) -> Way:
     """Under the library: a function in Python answers for each connection."""
-    target = f"{SERVER_ADDRESS}:{port}"
-    return Way((sys.executable, "-m", "tests.bench.asking", target), VIRTUAL_ADDRESS, port)
+    return run_by("asking", port, f"{SERVER_ADDRESS}:{port}")
+
+
+def run_by(module: str, port: int, *words: str) -> Way:
+    """Under a module of the benchmark's own; the program goes to the virtual address."""
+    return Way((sys.executable, "-m", f"tests.bench.{module}", *words), VIRTUAL_ADDRESS, port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from tests.bench.metrics import Metric, Sample
 from tests.bench.part import Stage
 from tests.bench.peers.daemon import running
+from tests.bench.peers.need import tool
 from tests.bench.peers.place import Place
 from tests.bench.ways import Way
 from tests.support.daemons import Daemon
@@ -30,12 +31,21 @@ class Load:
     metrics: Sequence[Metric]
 
 
-@contextmanager
-def serving(stage: Stage, place: Place, make: Callable[[int, Path, None], Daemon]) -> Iterator[int]:
-    """Run one of the tests' daemons (tests/support/daemons.py) in a place; its port."""
-    port = place.free_port()
-    with TemporaryDirectory(dir=stage.directory) as name:
-        daemon = make(port, Path(name), None)
-        command = [*place.prefix, *daemon.command]
-        with running(command, Path(name, "said"), lambda: place.serves(port)):
-            yield port
+def serving(make: Callable[[int, Path, None], Daemon], needed: Mapping[str, str]) -> Serve:
+    """Have one of the tests' daemons (tests/support/daemons.py) serve.
+
+    ``needed``: programs, and Debian's package of each.
+    """
+
+    @contextmanager
+    def serve(stage: Stage, place: Place) -> Iterator[int]:
+        for program, package in needed.items():
+            tool(program, package)
+        port = place.free_port()
+        with TemporaryDirectory(dir=stage.directory) as name:
+            daemon = make(port, Path(name), None)
+            command = [*place.prefix, *daemon.command]
+            with running(command, Path(name, "said"), lambda: place.serves(port)):
+                yield port
+
+    return serve

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-from collections.abc import Iterator
 from typing import Final
 
 from tests.bench.loads.load import Load, serving
 from tests.bench.metrics import Metric, Sample
 from tests.bench.part import Stage
 from tests.bench.peers.need import tool
-from tests.bench.peers.place import Place
 from tests.bench.programs import run
 from tests.bench.ways import Way
 from tests.support.daemons import redis
@@ -33,17 +30,9 @@ def _ask(stage: Stage, way: Way) -> Sample:
     return read_report(run([*way.prefix, *command, "--csv"]))
 
 
-@contextlib.contextmanager
-def _serve(stage: Stage, place: Place) -> Iterator[int]:
-    tool("redis-benchmark", "redis-tools")
-    tool("redis-server", "redis-server")
-    with serving(stage, place, redis) as port:
-        yield port
-
-
 REDIS: Final = Load(
     "redis-benchmark",
-    _serve,
+    serving(redis, {"redis-benchmark": "redis-tools", "redis-server": "redis-server"}),
     (_ask,),
     (
         Metric("redis_per_s", "redis GET", "k/s", 1e3, is_rate=True),

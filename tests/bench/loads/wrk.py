@@ -5,10 +5,8 @@ wrk ends after whole seconds; an interrupt makes it say before what it has until
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from tests.bench.errors import BenchError
@@ -16,7 +14,6 @@ from tests.bench.loads.load import Load, serving
 from tests.bench.metrics import Metric, Sample
 from tests.bench.part import Stage
 from tests.bench.peers.need import tool
-from tests.bench.peers.place import Place
 from tests.bench.programs import run
 from tests.bench.ways import Way
 from tests.support.daemons import nginx
@@ -54,14 +51,6 @@ def _ask(key: str, options: tuple[str, ...], stage: Stage, way: Way) -> Sample:
     return read_report(run([*way.prefix, *interrupt, *wrk, *options, url]), key)
 
 
-@contextlib.contextmanager
-def _serve(stage: Stage, place: Place) -> Iterator[int]:
-    tool("wrk", "wrk")
-    tool("nginx", "nginx-light")
-    with serving(stage, place, nginx) as port:
-        yield port
-
-
 def _metrics(key: str, label: str) -> tuple[Metric, Metric]:
     rate = Metric(f"{key}_per_s", label, "k/s", 1e3, is_rate=True)
     return rate, Metric(f"{key}_p99_us", f"{label}, p99", "us")
@@ -69,7 +58,7 @@ def _metrics(key: str, label: str) -> tuple[Metric, Metric]:
 
 WRK: Final = Load(
     "wrk",
-    _serve,
+    serving(nginx, {"wrk": "wrk", "nginx": "nginx-light"}),
     (
         functools.partial(_ask, "wrk", ()),
         functools.partial(_ask, "wrk_close", CLOSE),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -18,13 +17,20 @@ from typing import Final
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
 from tests.bench.peers.need import skips_as_missing
-from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, serve
+from tests.bench.programs import serve
 from tests.bench.questions import Question, Subject, ask_all
-from tests.bench.ways import MESHFD, Way, floor, redirected
+from tests.bench.ways import (
+    LOOP_CREATE,
+    MESHFD,
+    MESHFD_CREATE,
+    Way,
+    floor,
+    redirected,
+    route_to,
+    run_by,
+)
 from tests.support.cgroups import Place, new_place
 
-CREATE: Final = "meshfd, create"
-FLOOR: Final = "CONTINUE loop, create"
 OWN: Final = "create, own cgroup"
 NESTED: Final = "create, nested cgroup"
 ELSEWHERE: Final = "server elsewhere"
@@ -37,19 +43,17 @@ METRICS: Final = (
     Metric("connect_p99_ns", "p99", "us", 1e3),
 )
 PAIRS: Final = (
-    Pair(CREATE, FLOOR),
-    Pair(OWN, CREATE),
-    Pair(NESTED, CREATE),
+    Pair(MESHFD_CREATE, LOOP_CREATE),
+    Pair(OWN, MESHFD_CREATE),
+    Pair(NESTED, MESHFD_CREATE),
     Pair(ELSEWHERE, MESHFD),
-    Pair(IPV4, CREATE),
+    Pair(IPV4, MESHFD_CREATE),
     Pair(IPV4_NESTED, IPV4),
 )
 
 
 def _elsewhere(port: int, kind: str) -> Way:
-    route = f"{VIRTUAL_ADDRESS}:{port}={SERVER_ADDRESS}:{port}"
-    runner = (sys.executable, "-m", "tests.bench.elsewhere", kind, route, "--")
-    return Way(runner, VIRTUAL_ADDRESS, port)
+    return run_by("elsewhere", port, kind, route_to(port), "--")
 
 
 def _in_cgroup(way: Way, place: Place, name: str, *, nested: bool = False) -> Way:
@@ -65,9 +69,9 @@ def _open(stage: Stage) -> Iterator[Measure]:
         port = stack.enter_context(serve(stage.directory)).port
         create = redirected(port, "--track", "create")
         ways = {
-            FLOOR: floor(stage, "create", port),
+            LOOP_CREATE: floor(stage, "create", port),
             MESHFD: redirected(port),
-            CREATE: create,
+            MESHFD_CREATE: create,
         }
         with stage.optional("other cgroups"):
             with skips_as_missing():

@@ -24,7 +24,9 @@ from tests.bench.questions import WARM_UP, Question, Subject, ask_all
 from tests.bench.ways import (
     BARE,
     LOOP,
+    LOOP_CREATE,
     MESHFD,
+    MESHFD_CREATE,
     Way,
     asked,
     bare,
@@ -59,7 +61,7 @@ PAIRS: Final = (
     Pair(MESHFD, LOOP),
     Pair("meshfd, pass", LOOP),
     Pair("meshfd, strict", LOOP),
-    Pair("meshfd, create", "CONTINUE loop, create"),
+    Pair(MESHFD_CREATE, LOOP_CREATE),
     Pair("meshfd, unix socket", LOOP),
     Pair("meshfd, ask", LOOP),
     Pair("meshfd, deny", "CONTINUE loop, refused"),
@@ -76,11 +78,11 @@ def _open(stage: Stage) -> Iterator[Measure]:
         ways = {
             BARE: bare(port),
             LOOP: floor(stage, "connect", port),
-            "CONTINUE loop, create": floor(stage, "create", port),
+            LOOP_CREATE: floor(stage, "create", port),
             MESHFD: redirected(port),
             "meshfd, pass": passed(port),
             "meshfd, strict": passed(port, "--strict"),
-            "meshfd, create": redirected(port, "--track", "create"),
+            MESHFD_CREATE: redirected(port, "--track", "create"),
             "meshfd, unix socket": redirected_to_unix(server),
             "meshfd, ask": asked(port),
         }

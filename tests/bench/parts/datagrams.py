@@ -8,9 +8,9 @@ from typing import Final
 
 from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
-from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, serve
+from tests.bench.programs import serve
 from tests.bench.questions import Question, Subject, ask_all
-from tests.bench.ways import BARE, bare, floor, redirected
+from tests.bench.ways import BARE, bare, floor, redirected, route_to
 
 LOOP: Final = "CONTINUE loop, told"
 MESHFD: Final = "meshfd, transparent"
@@ -28,11 +28,10 @@ PAIRS: Final = (Pair(LOOP, BARE), Pair(MESHFD, BARE), Pair(MESHFD, LOOP))
 def _open(stage: Stage) -> Iterator[Measure]:
     with serve(stage.directory) as server:
         port = server.port
-        udp = f"udp:{VIRTUAL_ADDRESS}:{port}={SERVER_ADDRESS}:{port}"
         ways = {
             BARE: bare(port),
             LOOP: floor(stage, "told", port),
-            MESHFD: redirected(port, "--transparent", "--route", udp),
+            MESHFD: redirected(port, "--transparent", "--route", f"udp:{route_to(port)}"),
         }
         n = stage.effort(2_000, 100)
         questions = [

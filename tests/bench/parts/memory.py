@@ -18,7 +18,7 @@ from tests.bench.part import Measure, Part, Stage, each_in_turn
 from tests.bench.peers.need import need_fds
 from tests.bench.programs import Probe, serve
 from tests.bench.services import FDS_OF_EACH, run_services
-from tests.bench.ways import MESHFD, Way, redirected
+from tests.bench.ways import MESHFD, Way, redirected, services
 from tests.support.processes import agents_of, resident_kib
 
 KIB: Final = 1024
@@ -41,11 +41,6 @@ METRICS: Final = (
 def sockets(track: str, n: int) -> str:
     """Name the subject with so many sockets."""
     return f"{MESHFD}, {track}, {n:,} sockets"
-
-
-def services(n: int) -> str:
-    """Name the subject with so many services."""
-    return f"{MESHFD}, {n:,} service{'s' * (n > 1)}"
 
 
 PAIRS: Final = (

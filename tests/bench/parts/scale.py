@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,10 +16,10 @@ from typing import Final
 from tests.bench.metrics import Metric, Pair, Sample
 from tests.bench.part import Measure, Part, Stage, each_in_turn, together
 from tests.bench.peers.need import need_fds
-from tests.bench.programs import SERVER_ADDRESS, VIRTUAL_ADDRESS, Probe, serve
+from tests.bench.programs import Probe, serve
 from tests.bench.questions import READY, Question, Subject, ask_all, cpu_ns
 from tests.bench.services import FDS_OF_EACH, run_services
-from tests.bench.ways import BARE, MESHFD, Way, bare, redirected
+from tests.bench.ways import BARE, MESHFD, Way, bare, redirected, route_to, run_by, services
 from tests.support.processes import switches
 
 FDS: Final = (1_000, 10_000, 19_000)
@@ -60,11 +59,6 @@ def processes(n: int) -> str:
     return f"{MESHFD}, {n:,} processes"
 
 
-def services(n: int) -> str:
-    """Name the subject with so many services."""
-    return f"{MESHFD}, {n:,} service{'s' * (n > 1)}"
-
-
 PAIRS: Final = (
     Pair(BARE_WITH_FDS, BARE),
     *(Pair(fds(n), MESHFD) for n in FDS),
@@ -76,9 +70,7 @@ PAIRS: Final = (
 
 
 def _way(port: int, n_routes: int, *words: str) -> Way:
-    route = f"{VIRTUAL_ADDRESS}:{port}={SERVER_ADDRESS}:{port}"
-    runner = (sys.executable, "-m", "tests.bench.many_routes", str(n_routes), route, *words, "--")
-    return Way(runner, VIRTUAL_ADDRESS, port)
+    return run_by("many_routes", port, str(n_routes), route_to(port), *words, "--")
 
 
 def _measure_replaced(stage: Stage, port: int, n_routes: int, question: Question) -> Sample:

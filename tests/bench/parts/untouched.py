@@ -14,7 +14,7 @@ from tests.bench.metrics import Metric, Pair
 from tests.bench.part import Measure, Part, Stage
 from tests.bench.programs import serve
 from tests.bench.questions import Question, Subject, ask_all
-from tests.bench.ways import BARE, MESHFD, bare, floor, redirected
+from tests.bench.ways import BARE, MESHFD, MESHFD_CREATE, bare, floor, redirected
 
 CALLS: Final = {  # probe.c's names, and how many of them are asked for
     "getppid": 200_000,
@@ -35,7 +35,7 @@ def _open(stage: Stage) -> Iterator[Measure]:
             BARE: bare(server.port),
             FILTER: floor(stage, "allow", server.port),
             MESHFD: redirected(server.port),
-            "meshfd, create": redirected(server.port, "--track", "create"),
+            MESHFD_CREATE: redirected(server.port, "--track", "create"),
         }
         questions = [
             Question(f"calls {name} {stage.effort(n, QUICK)}", {"per_s": f"{name}_per_s"})

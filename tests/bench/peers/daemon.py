@@ -10,7 +10,7 @@ import contextlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -28,8 +28,12 @@ def running(
     is_ready: Callable[[], bool],
     stop_signal: signal.Signals = signal.SIGTERM,
     timeout_s: float = DEADLINE_S,
+    end_timeout_s: float = END_TIMEOUT_S,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
-    """Run a daemon; its pid.
+    """Run a daemon; its pid. It is killed ``end_timeout_s`` after its stop signal.
+
+    ``environment``: None: ours.
 
     Raises:
         BenchError: it ended before it was ready, or was not ready in time, with its words.
@@ -41,6 +45,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
+            env=environment,
         )
 
     def fail(why: str) -> NoReturn:
@@ -59,7 +64,7 @@ def running(
     finally:
         daemon.send_signal(stop_signal)
         try:
-            daemon.wait(END_TIMEOUT_S)
+            daemon.wait(end_timeout_s)
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
